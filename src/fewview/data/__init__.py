@@ -1,0 +1,1 @@
+"""CT files to volumes: read, check, clean, resample, store and make them."""
