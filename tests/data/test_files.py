@@ -60,6 +60,12 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_half_and_fail(path: Path, failure: BaseException | type[BaseException]) -> None:
+    with replacing_file(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+
+
 def test_a_file_appears_whole_under_its_name_and_with_its_suffixes(tmp_path):
     path = tmp_path / "new" / "ct.nii.gz"
     with replacing_file(path) as temporary:
@@ -75,9 +81,8 @@ def test_a_file_appears_whole_under_its_name_and_with_its_suffixes(tmp_path):
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, failure):
     path = tmp_path / "ct.nii.gz"
     write(path, "old")
-    with pytest.raises(failure), replacing_file(path) as temporary:
-        temporary.write_text("half")
-        raise failure
+    with pytest.raises(failure):
+        write_half_and_fail(path, failure)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -166,14 +171,12 @@ def test_a_name_taken_by_the_other_kind_is_refused(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always full device")
 def test_a_full_disk_is_one_line_with_the_output_and_leaves_nothing(tmp_path):
-    with (
-        pytest.raises(OSError, match=r"cannot write .*ct\.nii\.gz: No space left") as failure,
-        replacing_file(tmp_path / "ct.nii.gz") as temporary,
-    ):
-        temporary.write_text("part")
-        with open("/dev/full", "w") as full:
-            full.write("x")
-            full.flush()
+    try:
+        Path("/dev/full").write_text("x")
+    except OSError as error:
+        full = error
+    with pytest.raises(OSError, match=r"cannot write .*ct\.nii\.gz: No space left") as failure:
+        write_half_and_fail(tmp_path / "ct.nii.gz", full)
     assert failure.value.errno == errno.ENOSPC
     assert "\n" not in str(failure.value)
     assert list(tmp_path.iterdir()) == []
