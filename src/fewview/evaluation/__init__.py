@@ -1,0 +1,1 @@
+"""Finished volumes in, numbers and pictures out; never sees a model."""
