@@ -6,7 +6,7 @@ Neither knows a volume. `docs/conventions.md` has the drawing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -181,8 +181,11 @@ class Cameras:
         """The five vector tensors in the order of the fields."""
         return self.source, self.origin, self.step_v, self.step_u, self.direction
 
-    def _with(self, vectors: Sequence[Tensor], parallel: Tensor) -> "Cameras":
-        return Cameras(*vectors, parallel, self.num_rows, self.num_cols)
+    def _with(self, vectors: Iterable[Tensor], parallel: Tensor) -> "Cameras":
+        source, origin, step_v, step_u, direction = vectors
+        return Cameras(
+            source, origin, step_v, step_u, direction, parallel, self.num_rows, self.num_cols
+        )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -224,15 +227,11 @@ def cameras(
     if len(sizes) > 1:
         raise ValueError(f"all views need one detector size in pixels, got {sorted(sizes)}")
     isocenter = torch.tensor([float(x) for x in isocenter_mm], dtype=torch.float64)
-    vectors = [_camera_vectors(geometry, isocenter) for geometry in geometries]
-    parallel = torch.tensor([geometry.beam == "parallel" for geometry in geometries])
-    num_rows, num_cols = sizes.pop()
-    stacked = [torch.stack(vector).to(dtype) for vector in zip(*vectors, strict=True)]
-    return Cameras(*stacked, parallel, num_rows, num_cols)
+    return _stack([_camera(geometry, isocenter) for geometry in geometries]).to(dtype=dtype)
 
 
-def _camera_vectors(geometry: ViewGeometry, isocenter: Tensor) -> tuple[Tensor, ...]:
-    """Source, origin, step_v, step_u and direction of one view, in float64."""
+def _camera(geometry: ViewGeometry, isocenter: Tensor) -> Cameras:
+    """The camera of one view without leading shape, in float64."""
     direction, axis_v, axis_u = _view_axes(geometry)
     source = foot = isocenter
     if geometry.sdd_mm is not None and geometry.sod_mm is not None:
@@ -243,7 +242,17 @@ def _camera_vectors(geometry: ViewGeometry, isocenter: Tensor) -> tuple[Tensor, 
     first_v = 0.5 * pitch_v * (1 - geometry.num_rows) - offset_v
     first_u = 0.5 * pitch_u * (1 - geometry.num_cols) - offset_u
     origin = foot + first_v * axis_v + first_u * axis_u
-    return source, origin, pitch_v * axis_v, pitch_u * axis_u, direction
+    parallel = torch.tensor(geometry.beam == "parallel")
+    return Cameras(
+        source=source,
+        origin=origin,
+        step_v=pitch_v * axis_v,
+        step_u=pitch_u * axis_u,
+        direction=direction,
+        parallel=parallel,
+        num_rows=geometry.num_rows,
+        num_cols=geometry.num_cols,
+    )
 
 
 def _view_axes(geometry: ViewGeometry) -> tuple[Tensor, Tensor, Tensor]:
@@ -275,9 +284,12 @@ def stack_cameras(views: Sequence[Cameras]) -> Cameras:
     shapes = {(one.lead, one.num_rows, one.num_cols) for one in views}
     if len(shapes) != 1:
         raise ValueError(f"a batch needs equal view counts and detectors, got {sorted(shapes)}")
+    return _stack(views)
+
+
+def _stack(views: Sequence[Cameras]) -> Cameras:
     vectors = [torch.stack(vector) for vector in zip(*(one.vectors for one in views), strict=True)]
-    parallel = torch.stack([one.parallel for one in views])
-    return Cameras(*vectors, parallel, views[0].num_rows, views[0].num_cols)
+    return views[0]._with(vectors, torch.stack([one.parallel for one in views]))
 
 
 def project_points(
