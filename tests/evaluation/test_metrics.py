@@ -1,3 +1,5 @@
+"""Every measure against its definition, and SSIM against scikit-image."""
+
 import math
 
 import numpy as np

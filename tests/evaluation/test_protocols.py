@@ -1,3 +1,5 @@
+"""The named protocols: fixed ranges, fixed measures."""
+
 import math
 
 import numpy as np

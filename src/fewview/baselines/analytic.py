@@ -81,10 +81,10 @@ def _backproject_view(
     points_mm: Float[Tensor, "voxel 3"],
 ) -> Float[Tensor, " voxel"]:
     """One view's share of the volume: its filtered value where each voxel projects."""
+    sdd_mm, sod_mm = geometry.sdd_mm, geometry.sod_mm
     magnification = 1.0
-    if geometry.beam == "cone":
-        assert geometry.sdd_mm is not None and geometry.sod_mm is not None
-        magnification = geometry.sdd_mm / geometry.sod_mm
+    if sdd_mm is not None and sod_mm is not None:
+        magnification = sdd_mm / sod_mm
         image = image * _cosines(cameras)
     voxel_mm = float(torch.linalg.vector_norm(points_mm[1] - points_mm[0]))
     pitch_mm = geometry.pixel_pitch_mm[1] / magnification
@@ -93,9 +93,8 @@ def _backproject_view(
     size = row_col.new_tensor([cameras.num_cols, cameras.num_rows])
     position = (2.0 * row_col.flip(-1) + 1.0) / size - 1.0
     values = grid_sample(filtered[None, None], position[None, None], align_corners=False)[0, 0, 0]
-    if geometry.beam == "cone":
-        assert geometry.sod_mm is not None
-        values = values * (geometry.sod_mm / depth).square()
+    if sod_mm is not None:
+        values = values * (sod_mm / depth).square()
     return values
 
 
