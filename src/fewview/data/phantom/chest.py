@@ -1,0 +1,71 @@
+"""What divides the chest: diaphragm, mediastinum, lungs; as signed distances."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from fewview.data.phantom.canvas import Array, Box, Canvas, smooth_step, tube_distance
+from fewview.data.phantom.heart import Vessel
+from fewview.data.phantom.trunk import Trunk, Wall, look_up, profile
+
+PLEURA_MM = 1.5
+RIGHT_DOME_MM = 203.0  # below the lung apex at mean inspiration
+
+
+def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
+    """Height over the diaphragm, mm across it; negative in the abdomen.
+
+    Two domes that fall steeply toward the wall: least in front, most behind.
+    """
+    body = trunk.anatomy
+    right = RIGHT_DOME_MM + body.inspiration_mm
+    top = right + np.float32(body.dome_difference_mm) * smooth_step(-25.0, 45.0, wall.x)
+    saddle = np.float32(9.0) * np.exp(-(((wall.x - 12) / 26) ** 2))
+    cosine = wall.toward_back
+    fall = 72 + 20 * np.clip(cosine, 0, 1) - 34 * np.clip(-cosine, 0, 1)
+    fall = fall - np.float32(0.35 * body.inspiration_mm)
+    edge = np.minimum(wall.level, np.float32(1.3))
+    surface = top + saddle + fall * (0.25 * edge**2 + 0.75 * edge**5)
+    return np.asarray((surface - wall.below) * np.float32(0.8), dtype=np.float32)
+
+
+def septum_distance(trunk: Trunk, wall: Wall) -> Array:
+    """Signed distance to the tissue between the lungs, without heart and vessels."""
+    below = wall.below
+    depth = np.clip(1 + wall.y / wall.front, 0, 1.2)  # 0 behind the sternum, 1 at the spine
+    front = look_up(profile({0: 26, 35: 22, 80: 9, 120: 6, 170: 8, 230: 20}), below)
+    middle = look_up(profile({0: 25, 40: 30, 80: 29, 115: 24, 150: 20, 250: 22}), below)
+    back = look_up(profile({0: 19, 100: 14, 200: 15, 300: 20}), below)
+    half = front + (middle - front) * smooth_step(0.12, 0.5, depth)
+    half = half + (back - half) * smooth_step(0.62, 0.95, depth)
+    middle_x = np.float32(2.0) + look_up(profile({0: 0, 150: 2, 250: 6}), below)
+    return np.asarray(np.abs(wall.x - middle_x) - half, dtype=np.float32)
+
+
+def mediastinum_distance(
+    canvas: Canvas,
+    trunk: Trunk,
+    wall: Wall,
+    heart: tuple[Box | None, Array],
+    found: dict[str, Vessel],
+) -> Array:
+    """Signed distance to everything that keeps the lungs from the middle, with filleted edges."""
+    total = septum_distance(trunk, wall)
+    spine = np.hypot(wall.x, wall.y + 2) - look_up(profile({0: 17, 100: 19, 300: 24}), wall.below)
+    total = np.minimum(total, spine)
+    where, distance = heart
+    if where is not None:
+        # The heart's fat: most in the right front corner.
+        total[where] = np.minimum(total[where], distance - np.float32(4.0))
+    for vessel in found.values():
+        place, tube = tube_distance(canvas, vessel.course[:, :3], [float(r) for r in vessel.course[:, 3]])
+        if place is not None:
+            total[place] = np.minimum(total[place], tube - np.float32(2.5))
+    return np.asarray(gaussian_filter(total, 3.0 / canvas.voxel_mm, truncate=2.5))
+
+
+def lung_distance(wall: Wall, mediastinum: Array, above: Array) -> Array:
+    """Signed distance to both lungs: inside the wall, beside the middle, over the diaphragm."""
+    apex = (np.abs(wall.x) - 44) ** 2 + (wall.y + 12) ** 2
+    dome = apex / np.float32(64.0) - wall.below
+    inside = np.maximum(wall.distance + PLEURA_MM, np.float32(0.7) * dome)
+    return np.maximum(np.maximum(inside, -mediastinum), np.float32(2.5) - above)
