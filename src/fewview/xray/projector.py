@@ -2,17 +2,22 @@
 
 Joseph's method: take the volume axis along which a view's rays mostly run, sample every
 plane across that axis where the ray meets it (bilinear), sum over the planes and multiply
-by the ray's path length per plane. Planes are the batch of a two-dimensional
+by the ray's path length per plane. The planes are the batch of a two-dimensional
 `grid_sample`, whose CPU kernel is vectorized. Any pose, cone or parallel, changes only
-the sampling grid. Outside the volume there is nothing; a voxel is a hat function in
-plane, so its content counts fully also at the border. Rays do not end at the detector.
+where the planes are sampled. Outside the volume there is nothing; a voxel is a hat
+function in its plane and a slab across it, so it counts fully at the border too. Rays do
+not end at the detector.
+
+`project_plain` is the reference, differentiable in everything. `project` and `backproject`
+are its twins with a hand-written gradient in the volume; they work in blocks of planes
+that stay in the processor's cache.
 
 References:
     Joseph, An improved algorithm for reprojecting rays through pixel images, IEEE TMI 1982.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,29 +25,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewview.xray.geometry import Cameras
+from fewview.xray.rays import Rays, rays_of_batch
 
-PLANE_AXES = ((1, 2), (0, 2), (0, 1))  # in-plane (col, row) voxel axes per main axis x, y, z
-TO_PLANES = ((2, 0, 1), (1, 0, 2), (0, 1, 2))  # [z, y, x] to [plane, row, col] per main axis
+TO_PLANES = ((2, 0, 1), (1, 0, 2), (0, 1, 2))  # [z, y, x] to [plane, row, col] across x, y, z
+BLOCK_SAMPLES_CPU = 1 << 17  # samples a block: fewer waste calls, more fall out of the cache
+BLOCK_SAMPLES_GPU = 1 << 26  # few launches, and at most about 4 GB of temporaries
 
-
-@dataclass(frozen=True)
-class _Rays:
-    """Rays of one view in voxel indices, as lines over the plane index along `axis`."""
-
-    axis: int
-    """Main axis: 0, 1, 2 are voxel x, y, z."""
-
-    planes: tuple[int, int]
-    """First and last + 1 plane in front of the source."""
-
-    at_zero: Tensor
-    """[row, col, 2]: in-plane (col, row) index where the ray meets plane 0."""
-
-    slope: Tensor
-    """[row, col, 2]: change of that index per plane."""
-
-    length: Tensor
-    """[row, col]: path in mm per plane."""
+BatchRays = list[list[Rays]]
 
 
 def project(
@@ -52,8 +41,9 @@ def project(
 ) -> Float[Tensor, "batch view row col"]:
     """Line integrals of volumes along the rays of their cameras.
 
-    Differentiable in `mu`, and in the cameras' tensors and `voxel_to_patient` when one of
-    them requires a gradient. What lies behind a cone's source is not seen.
+    Differentiable in `mu`, by the adjoint, and in the cameras' tensors and
+    `voxel_to_patient` where one of them requires a gradient: then the whole view's
+    samples are kept for the backward pass. What lies behind a cone's source is not seen.
 
     Args:
         mu: Attenuation in 1/mm.
@@ -64,7 +54,11 @@ def project(
     Returns:
         Line integrals, without unit, in the type of `mu`.
     """
-    return project_plain(mu, voxel_to_patient, cameras)
+    if _needs_pose_gradient(voxel_to_patient, cameras):
+        return project_plain(mu, voxel_to_patient, cameras)
+    rays = rays_of_batch(voxel_to_patient, cameras, _shape(mu), mu.dtype)
+    projected: Tensor = _Project.apply(mu, rays)  # type: ignore[no-untyped-call]
+    return projected
 
 
 def backproject(
@@ -75,6 +69,8 @@ def backproject(
 ) -> Float[Tensor, "batch 1 depth height width"]:
     """Exact adjoint of `project`: smears images back along their rays.
 
+    Differentiable in `images`, not in pose.
+
     Args:
         images: One value per detector pixel.
         voxel_to_patient: As in `project`.
@@ -83,11 +79,15 @@ def backproject(
 
     Returns:
         For every voxel the sum over rays of value times the ray's length in the voxel, mm.
+
+    Raises:
+        ValueError: If a camera or `voxel_to_patient` requires a gradient.
     """
-    with torch.enable_grad():
-        mu = images.new_zeros((len(images), 1, *shape), requires_grad=True)
-        projected = project_plain(mu, voxel_to_patient, cameras)
-        return torch.autograd.grad(projected, mu, images)[0]
+    if _needs_pose_gradient(voxel_to_patient, cameras):
+        raise ValueError("backproject has no gradient in pose; detach cameras and matrix")
+    rays = rays_of_batch(voxel_to_patient, cameras, shape, images.dtype)
+    volume: Tensor = _Backproject.apply(images, rays, shape)  # type: ignore[no-untyped-call]
+    return volume
 
 
 def project_plain(
@@ -95,99 +95,149 @@ def project_plain(
     voxel_to_patient: Float[Tensor, "batch 4 4"],
     cameras: Cameras,
 ) -> Float[Tensor, "batch view row col"]:
-    """The reference of `project` in plain differentiable operations, gradient in pose included."""
-    shape = mu.shape[2:]
-    views = _all_rays(voxel_to_patient, cameras, (shape[0], shape[1], shape[2]), mu.dtype)
-    images = [
-        torch.stack([_project_view(volume[0], rays) for rays in of_volume])
-        for volume, of_volume in zip(mu, views, strict=True)
-    ]
-    return torch.stack(images)
-
-
-def _project_view(volume: Tensor, rays: _Rays) -> Tensor:
-    """Line integrals [row, col] of one volume [depth, height, width] in one view."""
-    first, last = rays.planes
-    if last <= first:
-        return volume.new_zeros(rays.length.shape)
-    planes = volume.permute(TO_PLANES[rays.axis])[first:last]
-    index = torch.arange(first, last, device=volume.device, dtype=volume.dtype)
-    where = rays.at_zero + index[:, None, None, None] * rays.slope
-    size = torch.tensor([planes.shape[2], planes.shape[1]], device=volume.device)
-    grid = (2.0 * where + 1.0) / size - 1.0
-    samples = functional.grid_sample(
-        planes[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
-    return samples[:, 0].sum(0) * rays.length
-
-
-def _all_rays(
-    voxel_to_patient: Tensor, cameras: Cameras, shape: tuple[int, int, int], dtype: torch.dtype
-) -> list[list[_Rays]]:
-    """Rays per volume and view; one look at the poses decides all main axes."""
-    patient_to_voxel = torch.linalg.inv(voxel_to_patient.double())
-    turn = patient_to_voxel[:, None, :3, :3]
-    shift = patient_to_voxel[:, None, :3, 3]
-    double = cameras.to(dtype=torch.float64)
-    direction = _rotate(turn, double.direction)
-    source = _rotate(turn, double.source) + shift
-    poses = torch.cat((direction, source), dim=-1).detach().tolist()
-    parallel = cameras.parallel.tolist()
-    return [
+    """Reference of `project` in plain differentiable operations, pose included."""
+    rays = rays_of_batch(voxel_to_patient, cameras, _shape(mu), mu.dtype)
+    return torch.stack(
         [
-            _rays_of_view(
-                double[item, view],
-                (turn[item, 0], shift[item, 0]),
-                _main_planes(poses[item][view], parallel[item][view], shape),
-                dtype,
-            )
-            for view in range(len(parallel[item]))
+            torch.stack([_project_view_plain(volume[0], view) for view in views])
+            for volume, views in zip(mu, rays, strict=True)
         ]
-        for item in range(len(parallel))
-    ]
+    )
 
 
-def _main_planes(
-    pose: list[float], parallel: bool, shape: tuple[int, int, int]
-) -> tuple[int, float, tuple[int, int]]:
-    """Main axis, sign of the direction along it and the planes in front of the source."""
-    direction, source = pose[:3], pose[3:]
-    axis = max(range(3), key=lambda k: abs(direction[k]))
-    sign = 1.0 if direction[axis] > 0 else -1.0
-    first, last = 0, shape[2 - axis]
-    if not parallel:
-        beyond = math.floor(source[axis]) + 1 if sign > 0 else math.ceil(source[axis])
-        first, last = (max(first, beyond), last) if sign > 0 else (first, min(last, beyond))
-    return axis, sign, (first, last)
+def _project_view_plain(volume: Tensor, rays: Rays) -> Tensor:
+    """Line integrals [row, col] of one volume [depth, height, width] in one view."""
+    planes = volume.permute(TO_PLANES[rays.axis])[rays.first : rays.last]
+    if not planes.numel():
+        return torch.zeros_like(rays.length)
+    at_zero, slope = _grid_lines(rays, planes.shape)
+    index = torch.arange(rays.first, rays.last, device=volume.device, dtype=volume.dtype)
+    grid = at_zero + index[:, None, None, None] * slope
+    return _sample(planes, grid).sum(0) * rays.length
 
 
-def _rays_of_view(
-    camera: Cameras,
-    to_voxel: tuple[Tensor, Tensor],
-    main: tuple[int, float, tuple[int, int]],
-    dtype: torch.dtype,
-) -> _Rays:
-    """Rays of one camera (no leading shape) as lines over the plane index, from float64."""
-    axis, sign, planes = main
-    turn, shift = to_voxel
-    rows = torch.arange(camera.num_rows, device=turn.device, dtype=turn.dtype)[:, None, None]
-    cols = torch.arange(camera.num_cols, device=turn.device, dtype=turn.dtype)[:, None]
-    pixel = camera.origin + rows * camera.step_v + cols * camera.step_u
-    is_parallel = camera.parallel
-    along = torch.where(is_parallel, camera.direction.expand_as(pixel), pixel - camera.source)
-    start = torch.where(is_parallel, pixel, camera.source.expand_as(pixel))
-    along_voxel = _rotate(turn, along)
-    start_voxel = _rotate(turn, start) + shift
-    steps = along_voxel[..., axis] * sign
-    forward = steps > 1e-9  # a ray that turns away from the planes has no samples
-    per_plane = torch.where(forward, steps, torch.ones_like(steps)).reciprocal()
-    in_plane = list(PLANE_AXES[axis])
-    slope = along_voxel[..., in_plane] * (sign * per_plane)[..., None]
-    at_zero = start_voxel[..., in_plane] - slope * start_voxel[..., axis, None]
-    length = torch.linalg.vector_norm(along, dim=-1) * per_plane * forward
-    return _Rays(axis, planes, at_zero.to(dtype), slope.to(dtype), length.to(dtype))
+def _grid_lines(rays: Rays, planes: torch.Size) -> tuple[Tensor, Tensor]:
+    """Rays as [row, col, 2] in the units of `grid_sample`, where a plane spans -1 to 1."""
+    size = rays.slope.new_tensor([planes[2], planes[1]])
+    at_zero = (2.0 * rays.at_zero.permute(1, 2, 0) + 1.0) / size - 1.0
+    slope = 2.0 * rays.slope.permute(1, 2, 0) / size
+    return at_zero.contiguous(), slope.contiguous()
 
 
-def _rotate(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Matrix [..., 3, 3] applied to vectors [..., 3]."""
-    return (matrix @ vectors[..., None])[..., 0]
+def _sample(planes: Tensor, grid: Tensor) -> Tensor:
+    """Planes [plane, row, col] at [plane, row, col, 2]; zero outside."""
+    return functional.grid_sample(
+        planes[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )[:, 0]
+
+
+class _Project(torch.autograd.Function):
+    """`project` of a batch; its backward pass is the adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, mu: Tensor, rays: BatchRays) -> Tensor:
+        ctx.rays, ctx.shape = rays, _shape(mu)
+        images = [
+            torch.stack([_project_view(volume[0], view) for view in views])
+            for volume, views in zip(mu, rays, strict=True)
+        ]
+        return torch.stack(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        volume: Tensor = _Backproject.apply(  # type: ignore[no-untyped-call]
+            gradients[0], ctx.rays, ctx.shape
+        )
+        return volume, None
+
+
+class _Backproject(torch.autograd.Function):
+    """`backproject` of a batch; its backward pass is the projection."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, rays: BatchRays, shape: tuple[int, int, int]) -> Tensor:
+        ctx.rays = rays
+        volumes = images.new_zeros((len(images), 1, *shape))
+        for volume, of_volume, views in zip(volumes, images, rays, strict=True):
+            for image, view in zip(of_volume, views, strict=True):
+                _add_backprojected_view(volume[0], image, view)
+        return volumes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        images: Tensor = _Project.apply(gradients[0], ctx.rays)  # type: ignore[no-untyped-call]
+        return images, None, None
+
+
+def _project_view(volume: Tensor, rays: Rays) -> Tensor:
+    """`_project_view_plain` in blocks of planes."""
+    planes = volume.permute(TO_PLANES[rays.axis])
+    at_zero, slope = _grid_lines(rays, planes.shape)
+    image = torch.zeros_like(rays.length)
+    for start, stop in _blocks(rays):
+        index = torch.arange(start, stop, device=volume.device, dtype=volume.dtype)
+        grid = torch.addcmul(at_zero, index[:, None, None, None], slope)
+        image += _sample(planes[start:stop], grid).sum(0)
+    return image.mul_(rays.length)
+
+
+def _add_backprojected_view(volume: Tensor, image: Tensor, rays: Rays) -> None:
+    """Adds the transpose of `_project_view` of `image` to `volume`, in blocks of planes.
+
+    Every sample hands its value to the four voxels it was interpolated from. Planes get a
+    margin, into which samples from outside are moved; it is dropped at the end.
+    """
+    planes = volume.permute(TO_PLANES[rays.axis])
+    num_rows, num_cols = planes.shape[1] + 3, planes.shape[2] + 3
+    values = image * rays.length
+    col_zero, row_zero = rays.at_zero + 1.0
+    col_slope, row_slope = rays.slope
+    for start, stop in _blocks(rays):
+        index = torch.arange(start, stop, device=volume.device, dtype=volume.dtype)[:, None, None]
+        col = torch.addcmul(col_zero, index, col_slope).clamp_(0.0, num_cols - 2.0)
+        row = torch.addcmul(row_zero, index, row_slope).clamp_(0.0, num_rows - 2.0)
+        padded = _spread(col, row, values, (num_rows, num_cols))
+        planes[start:stop] += padded[:, 1:-2, 1:-2]
+
+
+def _spread(col: Tensor, row: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Planes [plane, *size] to which values [row, col] add up, bilinear, at col, row [plane, ...].
+
+    Indices are from 0 to size - 2, values the same on every plane.
+    """
+    num_rows, num_cols = size
+    count = len(col)
+    # Exact in float32, since no plane has 2^24 pixels.
+    col_floor, row_floor = col.floor(), row.floor()
+    where = torch.add(col_floor, row_floor, alpha=num_cols).long()
+    where += torch.arange(count, device=where.device)[:, None, None] * (num_rows * num_cols)
+    lower = row.sub_(row_floor).mul_(values)
+    upper = values - lower
+    right = col.sub_(col_floor)
+    lower_right, upper_right = lower * right, upper * right
+    flat = values.new_zeros(count * num_rows * num_cols)
+    where = where.flatten()
+    flat.scatter_add_(0, where, upper.sub_(upper_right).flatten())
+    flat[1:].scatter_add_(0, where, upper_right.flatten())
+    flat[num_cols:].scatter_add_(0, where, lower.sub_(lower_right).flatten())
+    flat[num_cols + 1 :].scatter_add_(0, where, lower_right.flatten())
+    return flat.view(count, num_rows, num_cols)
+
+
+def _blocks(rays: Rays) -> Iterator[tuple[int, int]]:
+    """Ranges of planes small enough to be worked on at once."""
+    on_cpu = rays.length.device.type == "cpu"
+    samples = BLOCK_SAMPLES_CPU if on_cpu else BLOCK_SAMPLES_GPU
+    step = max(1, samples // rays.length.numel())
+    for start in range(rays.first, rays.last, step):
+        yield start, min(start + step, rays.last)
+
+
+def _needs_pose_gradient(voxel_to_patient: Tensor, cameras: Cameras) -> bool:
+    tensors = (voxel_to_patient, *cameras.vectors)
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _shape(mu: Tensor) -> tuple[int, int, int]:
+    depth, height, width = mu.shape[2:]
+    return depth, height, width
