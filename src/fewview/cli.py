@@ -1,0 +1,328 @@
+"""The commands: thin shells over the Python API.
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once. Usage is
+checked before work starts; what goes wrong later becomes one line in `terminal`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from fewview import __version__, arguments, terminal
+
+MAX_VIEWS = 16
+
+
+class _Commands(TyperGroup):
+    """The command group; a failure of any command becomes one line and an exit code."""
+
+    def main(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Run the command line `args` and exit; `-v` may stand anywhere in it."""
+        given = sys.argv[1:] if args is None else list(args)
+        verbose = any(word in ("-v", "--verbose") for word in given)
+        words = [word for word in given if word not in ("-v", "--verbose")]
+        options["standalone_mode"] = False
+        terminal.speak_in_lines()
+        terminal.report_defects(verbose)
+        run = super().main
+        sys.exit(terminal.exit_code_of(lambda: run(words, *rest, **options), verbose=verbose))
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The `fewview` command."""
+    app(prog_name="fewview")
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, ...")]
+Angles = Annotated[
+    str | None, typer.Option("--angles-deg", help="Primary angles such as 0,90; 0 is PA.")
+]
+Geometry = Annotated[
+    str | None,
+    typer.Option("--geometry", help="chest, x2ct, parallel or a file with one view's geometry."),
+]
+KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Leave the patient couch in.")]
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"fewview {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the traceback of a failure.")
+    ] = False,
+) -> None:
+    """CT volumes from one to sixteen X-ray views. Research software, not a medical device."""
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    ct: Annotated[Path | None, typer.Option("--ct", help="Your own CT instead of ours.")] = None,
+    views: Annotated[int, typer.Option(min=1, max=MAX_VIEWS, help="Number of X-rays.")] = 2,
+    force: Force = False,
+) -> None:
+    """Reconstruct a CT from two of its X-rays and compare it to the truth."""
+    from fewview.demo import run_demo
+
+    run_demo(out, ct=ct, num_views=views, force=force, say=typer.echo)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write, one folder per case.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of cases.")],
+    size: Annotated[int, typer.Option(min=8, help="Voxels per side.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first case.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make procedural chest CTs with label maps."""
+    from fewview.data.phantom import write_cases
+
+    arguments.check_folder(out, force=force)
+    write_cases(out, count, size=size, seed=seed, force=force)
+    typer.echo(f"{out}: {count} cases")
+
+
+@app.command()
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Folders with CT files.")],
+    out: Annotated[Path, typer.Option("--out", help="Store to write; resumed if begun.")],
+    size: Annotated[int, typer.Option(min=8, help="Voxels per side of the model grid.")] = 128,
+    extent_mm: Annotated[float, typer.Option(min=1.0, help="Side of the model grid.")] = 400.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    split: Annotated[
+        Path | None, typer.Option("--split", help="CSV with the columns case,patient,split.")
+    ] = None,
+    keep_couch: KeepCouch = False,
+    force: Force = False,
+) -> None:
+    """Turn CT files into a store to train from."""
+    from fewview.data.prepare import prepare as prepare_store
+
+    arguments.check_writable(out)
+    with terminal.steps("prepare") as progress:
+        report = prepare_store(
+            sources,
+            out,
+            size=size,
+            extent_mm=extent_mm,
+            workers=workers,
+            split_file=split,
+            keep_couch=keep_couch,
+            force=force,
+            progress=progress,
+        )
+    for case, reason in report.failures:
+        terminal.complain(f"left out {case}: {reason}")
+    for case, share in report.outside_shares.items():
+        if share > 0.0:
+            typer.echo(f"{case}: {share:.0%} of the body lies outside the model grid")
+    couch = "couch kept" if keep_couch else "couch removed"
+    typer.echo(
+        f"{out}: {report.num_prepared} prepared ({couch}), {report.num_kept} kept, "
+        f"{len(report.failures)} left out"
+    )
+    if report.failures and not report.num_prepared + report.num_kept:
+        raise ValueError(f"no scan of {', '.join(map(str, sources))} could be used")
+
+
+@app.command()
+def project(
+    ct: Annotated[Path, typer.Argument(help="CT file or DICOM folder.")],
+    out: Out,
+    angles_deg: Angles = None,
+    num_views: Annotated[
+        int | None, typer.Option(min=1, max=MAX_VIEWS, help="Views spread over 180 degrees.")
+    ] = None,
+    geometry: Geometry = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Detector pixels per side.")] = None,
+    isocenter_mm: Annotated[
+        str | None, typer.Option(help="Point x,y,z (LPS) all views turn about.")
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="Which DICOM series of the folder.")] = None,
+    keep_couch: KeepCouch = False,
+    force: Force = False,
+) -> None:
+    """Compute X-rays of a CT: noise-free line integrals with their geometry."""
+    from fewview.data.body import remove_couch
+    from fewview.data.files import replacing_folder
+    from fewview.data.images import read_volume
+    from fewview.records import RECORD, write_record
+    from fewview.xray.geometry import spread_angles
+    from fewview.xray.views import drr, preview, write_views
+
+    if angles_deg is not None and num_views is not None:
+        raise typer.BadParameter("give --angles-deg or --num-views, not both")
+    angles = None if angles_deg is None else arguments.numbers(angles_deg)
+    if num_views is not None:
+        angles = spread_angles(num_views)
+    isocenter = None if isocenter_mm is None else arguments.numbers(isocenter_mm, count=3)
+    geometries = arguments.geometries(geometry, angles, size)
+    arguments.check_folder(out, force=force)
+    volume = read_volume(ct, series=series)
+    if not keep_couch:
+        volume = remove_couch(volume)
+        typer.echo("couch removed (--keep-couch leaves it in)")
+    views = drr(volume, geometries, isocenter_mm=isocenter)
+    with replacing_folder(out, force=force) as folder:
+        write_views(views, folder)
+        preview(views, folder / "preview.png")
+        settings = {"geometries": views.geometries, "keep_couch": keep_couch}
+        write_record(folder / RECORD, "project", settings=settings, inputs=[ct])
+    angles_text = ", ".join(f"{one.primary_angle_deg:g}" for one in geometries)
+    typer.echo(f"{out}: {len(geometries)} views at {angles_text} degrees")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Training configuration (TOML).")],
+    data: Annotated[Path, typer.Option("--data", help="Store made by `fewview prepare`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Train a system, stage by stage."""
+    from fewview.training import train as train_system
+
+    arguments.check_device(device)
+    arguments.check_writable(out)
+    train_system(config, data, out, stage=stage, resume=resume, device=device)
+
+
+@app.command()
+def reconstruct(
+    inputs: Annotated[list[Path], typer.Argument(help="A views folder, or radiographs.")],
+    out: Annotated[str, typer.Option("--out", help="CT to write: .nii.gz, .nrrd, .mha, or DIR/.")],
+    model: Annotated[str, typer.Option(help="Bundled name or model folder.")] = "fewview-64",
+    nfe: Annotated[
+        int | None, typer.Option(min=0, help="Denoiser calls; 0 takes the coarse head alone.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples to average.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    device: Device = "cpu",
+    uncertainty: Annotated[
+        str | None, typer.Option(help="Also write the samples' standard deviation (HU) here.")
+    ] = None,
+    consistency: Annotated[
+        bool, typer.Option("--consistency/--no-consistency", help="Make it agree with the views.")
+    ] = True,
+    angles_deg: Angles = None,
+    geometry: Geometry = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse radiographs without known distances.")
+    ] = False,
+) -> None:
+    """Reconstruct a CT from a views folder, or from radiographs and their angles."""
+    arguments.check_volume_output(out)
+    if uncertainty is not None:
+        arguments.check_volume_output(uncertainty, "--uncertainty")
+        if samples is not None and samples < 2:
+            raise typer.BadParameter("--uncertainty needs --samples 2 or more")
+    arguments.check_device(device)
+    views = arguments.read_inputs(inputs, angles_deg, geometry, strict)
+
+    from fewview.data.images import write_volume
+    from fewview.reconstruct import reconstruct as reconstruct_views
+    from fewview.records import write_record
+
+    result = reconstruct_views(
+        views,
+        model=model,
+        nfe=nfe,
+        samples=samples,
+        seed=seed,
+        device=device,
+        consistency=consistency,
+    )
+    if uncertainty is not None:
+        if result.std is None:
+            raise typer.BadParameter("--uncertainty needs --samples 2 or more and --nfe above 0")
+        write_volume(result.std, uncertainty)
+    if result.sample is not None and result.sample is not result.volume:
+        write_volume(result.sample, arguments.beside(out, "sample"))
+    write_volume(result.volume, out)
+    settings = {"model": model, "nfe": nfe, "samples": samples, "consistency": consistency}
+    settings |= {"geometries": views.geometries, "geometry_source": views.geometry_source}
+    write_record(
+        arguments.beside(out, "run", ".json"),
+        "reconstruct",
+        settings=settings,
+        inputs=inputs,
+        seed=seed,
+        device=device,
+    )
+    typer.echo(f"{out}: {' x '.join(map(str, result.volume.shape))} voxels")
+
+
+@app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Option(help="Predicted CT, or a folder of them.")],
+    truth: Annotated[Path, typer.Option(help="True CT, or a folder with the same names.")],
+    out: Out,
+    grid: Annotated[
+        Literal["prediction", "truth"], typer.Option(help="Whose voxels to compare on.")
+    ] = "prediction",
+    keep_couch: KeepCouch = False,
+    force: Force = False,
+) -> None:
+    """Score predicted CTs against the truth: PSNR, SSIM and MAE in HU over a fixed range."""
+    from fewview.data.files import replacing_folder
+    from fewview.evaluation.files import mean_scores, pair_files, score_files
+    from fewview.records import RECORD, write_record
+
+    arguments.check_folder(out, force=force)
+    pairs, unmatched = pair_files(prediction, truth)
+    for name in unmatched:
+        terminal.complain(f"left out {name}: no truth of that name")
+    if not keep_couch:
+        typer.echo("couch removed from the truth (--keep-couch leaves it in)")
+    settings = {"protocol": "hu3d", "grid": grid, "keep_couch": keep_couch}
+    with replacing_folder(out, force=force) as folder, terminal.steps("evaluate") as progress:
+        scores = score_files(pairs, folder, grid=grid, keep_couch=keep_couch, progress=progress)
+        inputs = [path for pair in pairs.values() for path in pair]
+        write_record(folder / RECORD, "evaluate", settings=settings, inputs=inputs)
+    rows = {**scores, "mean": mean_scores(scores)} if len(scores) > 1 else scores
+    for name, score in rows.items():
+        typer.echo(
+            f"{name}: PSNR {score['psnr']:.2f} dB, SSIM {score['ssim']:.3f}, "
+            f"MAE {score['mae']:.1f} HU ({score['scanned_share']:.0%} of the grid scanned)"
+        )
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this model's whole card.")] = None,
+) -> None:
+    """List the models that come with the package, with their cards."""
+    from fewview.bundle import bundled_folder, bundled_models
+
+    names = bundled_models()
+    if name is not None and name not in names:
+        raise typer.BadParameter(f"no bundled model {name}; there are {', '.join(names) or 'none'}")
+    for one in names if name is None else [name]:
+        card = (bundled_folder() / one / "card.md").read_text(encoding="utf-8").strip()
+        typer.echo(card if name else f"{one}\n\n{card}\n")
