@@ -6,7 +6,6 @@ where it was. A scan that cannot be used is reported with its reason and stops n
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from fewview.data.store import (
     is_store,
     open_store,
     read_case,
+    remove_unlisted,
     store_grid,
     write_case,
     write_index,
@@ -129,7 +129,7 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
             progress(num_kept + num_prepared + len(failures), len(tasks), task.case.id)
     failures += _drop_twins(stored)
     write_index(out, settings, list(stored.values()))
-    _remove_unlisted(out, stored)
+    remove_unlisted(out, list(stored.values()))
     return PrepareReport(
         num_prepared=num_prepared,
         num_kept=num_kept,
@@ -268,10 +268,3 @@ def _drop_twins(stored: dict[str, CaseInfo]) -> list[tuple[str, str]]:
             del stored[case.id]
             dropped.append((case.source, f"left out: the same scan is {twin.id} in {twin.split}"))
     return dropped
-
-
-def _remove_unlisted(out: Path, stored: dict[str, CaseInfo]) -> None:
-    """Remove arrays that the index does not name: left from before `force`."""
-    for folder in out.iterdir():
-        if folder.name not in stored and (folder / "zarr.json").is_file():
-            shutil.rmtree(folder)

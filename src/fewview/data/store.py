@@ -1,6 +1,6 @@
 """The prepared store: whole scans on isotropic voxels, ready to be projected.
 
-A folder with a Zarr 3 group of one int16 array per case and `index.json` beside them. An
+A folder with `index.json` and, beside it, the Zarr 3 group `cases` of one int16 array each. An
 array is the body's whole cross-section over the whole scanned length, not only what a model
 sees: X-rays see all of it. Its voxels are laid out around the center of the scan, so that
 the model grid (`size` voxels over `extent_mm` about that center) is a block of them, cut or
@@ -8,6 +8,7 @@ padded but never interpolated again.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from fewview.data.volume import Grid, Volume
 AIR_HU = -1000.0
 _FORMAT = "fewview-store/1"
 _INDEX = "index.json"
+_ARRAYS = "cases"
 _CHUNK = 128  # voxels along an edge: 4 MB
 
 
@@ -149,7 +151,7 @@ def read_case(path: Path, case: CaseInfo) -> Volume:
         ValueError: If they are missing or damaged.
     """
     try:
-        array = zarr.open_array(path / case.id, mode="r")
+        array = zarr.open_array(path / _ARRAYS / case.id, mode="r")
         whole = array.shape == case.shape and array.nchunks_initialized == array.nchunks
         voxels = np.asarray(array[:], dtype=np.float32) if whole else None
     except (OSError, ValueError, RuntimeError, KeyError):
@@ -173,14 +175,15 @@ def write_index(path: Path, settings: StoreSettings, cases: Sequence[CaseInfo]) 
     }
     with replacing_file(path / _INDEX) as temporary:
         temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    if not (path / "zarr.json").is_file():
-        with replacing_file(path / "zarr.json") as temporary:
+    group = path / _ARRAYS / "zarr.json"
+    if not group.is_file():
+        with replacing_file(group) as temporary:
             temporary.write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}\n')
 
 
 def write_case(path: Path, case_id: str, hu: Int16[np.ndarray, "depth height width"]) -> None:
     """Write the voxels of a case; they replace older ones when they are complete."""
-    with replacing_folder(path / case_id, force=True) as temporary:
+    with replacing_folder(path / _ARRAYS / case_id, force=True) as temporary:
         array = zarr.create_array(
             temporary,
             shape=hu.shape,
@@ -193,6 +196,14 @@ def write_case(path: Path, case_id: str, hu: Int16[np.ndarray, "depth height wid
             overwrite=True,
         )
         array[:] = hu
+
+
+def remove_unlisted(path: Path, cases: Sequence[CaseInfo]) -> None:
+    """Remove the voxels that the index does not name: left by a stopped run, or by `force`."""
+    names = {case.id for case in cases}
+    for folder in (path / _ARRAYS).iterdir():
+        if folder.is_dir() and folder.name not in names:
+            shutil.rmtree(folder)
 
 
 def store_grid(volume: Grid | Volume, settings: StoreSettings) -> Grid:
