@@ -100,9 +100,9 @@ def test_what_is_no_store_is_refused(tmp_path, store):
         open_store(store).read("b")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "fewview-store/1"}', "\x00"])
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"format": "fewview-store/1"}', b"\xff{"])
 def test_a_damaged_index_is_refused(store, text):
-    (store / "index.json").write_text(text)
+    (store / "index.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"index\.json is damaged"):
         open_store(store)
 

@@ -129,7 +129,7 @@ def open_store(path: str | Path) -> Store:
     """
     path = Path(path)
     try:
-        text = (path / _INDEX).read_text(encoding="utf-8")
+        text = (path / _INDEX).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path} is no prepared store; fewview prepare makes one") from None
     try:
@@ -154,7 +154,7 @@ def read_case(path: Path, case: CaseInfo) -> Volume:
         array = zarr.open_array(path / _ARRAYS / case.id, mode="r")
         whole = array.shape == case.shape and array.nchunks_initialized == array.nchunks
         voxels = np.asarray(array[:], dtype=np.float32) if whole else None
-    except (OSError, ValueError, RuntimeError, KeyError):
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError):
         voxels = None
     if voxels is None:
         raise ValueError(f"case {case.id} of {path} is missing or damaged; prepare the store again")
