@@ -1,0 +1,1 @@
+"""The diffusion process only: noise, loss and samplers; no network."""

@@ -1,0 +1,43 @@
+"""The denoising loss, one function for every prediction."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.diffusion.noise import Schedule, per_volume
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy latent, time, condition) to the prediction."""
+
+
+def denoising_loss(
+    network: Network,
+    schedule: Schedule,
+    latent: Float[Tensor, "batch latent depth height width"],
+    condition: Float[Tensor, "batch condition depth height width"],
+    *,
+    time: Float[Tensor, " batch"],
+    noise: Float[Tensor, "batch latent depth height width"],
+) -> Float[Tensor, ""]:
+    """Mean absolute error of the network's prediction at given times and noise.
+
+    References:
+        Ho et al. (2020), equation 14, with L1 as in CLS-DM; v as in Salimans and Ho (2022).
+    """
+    alpha, sigma = (per_volume(value, latent) for value in schedule.alpha_sigma(time))
+    noisy = alpha * latent + sigma * noise
+    target = noise if schedule.prediction == "epsilon" else alpha * noise - sigma * latent
+    return (network(noisy, time, condition) - target).abs().mean()
+
+
+def stratified_times(batch: int, generator: torch.Generator) -> Float[Tensor, " batch"]:
+    """Times spread evenly over (0, 1] with one random shift, for a steadier gradient.
+
+    References:
+        Kingma et al. (2021), appendix I.1, low-discrepancy sampler.
+    """
+    shift = torch.rand(1, generator=generator)
+    spread = (torch.arange(batch) / batch + shift) % 1.0
+    return spread[torch.randperm(batch, generator=generator)].clamp(min=1e-3)

@@ -1,0 +1,112 @@
+"""Samplers as functions: noise to a latent in a chosen number of denoiser calls.
+
+Both start from pure noise at time 1 and end at time 0 exactly, so the last step returns the clean
+estimate itself. `nfe` is the number of denoiser calls.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.diffusion.noise import Schedule, Split, per_volume
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(noisy latent, time) to the network's prediction; the condition is already inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """Which sampler and how many denoiser calls."""
+
+    kind: Literal["ddim", "dpmpp"] = "dpmpp"
+    """DDIM (Song et al. 2021) or DPM-Solver++(2M) (Lu et al. 2022)."""
+
+    nfe: int = 10
+    """Denoiser calls per sample; 0 is the deterministic head alone."""
+
+    num_samples: int = 8
+    """Samples whose mean is returned when no other number is asked for."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that cannot be."""
+        if self.nfe < 0 or self.num_samples < 1:
+            raise ValueError(
+                f"nfe must be 0 or more and num_samples at least 1, got {self.nfe} and "
+                f"{self.num_samples}"
+            )
+
+
+def sample(
+    config: SamplerConfig,
+    predict: Predict,
+    schedule: Schedule,
+    noise: Float[Tensor, "batch latent depth height width"],
+    *,
+    nfe: int,
+) -> Float[Tensor, "batch latent depth height width"]:
+    """Run the configured sampler."""
+    match config.kind:
+        case "ddim":
+            return ddim(predict, schedule, noise, nfe=nfe)
+        case "dpmpp":
+            return dpmpp_2m(predict, schedule, noise, nfe=nfe)
+
+
+def _denoise(predict: Predict, schedule: Schedule, noisy: Tensor, time: Tensor) -> Split:
+    times = time.expand(len(noisy)).to(noisy.device)
+    return schedule.split(predict(noisy, times), noisy, times)
+
+
+def _levels(schedule: Schedule, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = schedule.alpha_sigma(time.reshape(1).to(like.device))
+    return per_volume(alpha, like), per_volume(sigma, like)
+
+
+def ddim(
+    predict: Predict, schedule: Schedule, noise: Tensor, *, nfe: int
+) -> Float[Tensor, "batch latent depth height width"]:
+    """Deterministic DDIM on equally spaced times from 1 to 0.
+
+    References:
+        Song, Meng, Ermon (2021), equation 12 with eta 0.
+    """
+    times = torch.linspace(1.0, 0.0, nfe + 1)
+    noisy = noise
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        split = _denoise(predict, schedule, noisy, now)
+        alpha, sigma = _levels(schedule, after, noisy)
+        noisy = alpha * split.denoised + sigma * split.noise
+    return noisy
+
+
+def dpmpp_2m(
+    predict: Predict, schedule: Schedule, noise: Tensor, *, nfe: int
+) -> Float[Tensor, "batch latent depth height width"]:
+    """DPM-Solver++, second order, multistep, on equally spaced times from 1 to 0.
+
+    The first step is first order, and so is the last, which goes to sigma 0.
+
+    References:
+        Lu et al. (2022), DPM-Solver++, algorithm 2.
+    """
+    times = torch.linspace(1.0, 0.0, nfe + 1)
+    noisy, previous, step_before = noise, None, None
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        denoised = _denoise(predict, schedule, noisy, now).denoised
+        (alpha, sigma), (alpha_next, sigma_next) = (
+            _levels(schedule, moment, noisy) for moment in (now, after)
+        )
+        if after == 0:
+            return denoised
+        step = (alpha_next / sigma_next).log() - (alpha / sigma).log()
+        corrected = denoised
+        if previous is not None and step_before is not None:
+            ratio = step_before / step
+            corrected = denoised + (denoised - previous) / (2.0 * ratio)
+        noisy = (sigma_next / sigma) * noisy - alpha_next * torch.expm1(-step) * corrected
+        previous, step_before = denoised, step
+    return noisy

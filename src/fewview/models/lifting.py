@@ -1,0 +1,58 @@
+"""From image features to voxel features: each voxel reads every view where its ray meets it.
+
+This module samples; where a voxel projects is computed by `fewview.xray` and handed in, so that
+networks stay free of geometry code.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RayGrid:
+    """Where the voxels of the model grid project, view by view.
+
+    Attributes:
+        position: (column, row) of each voxel on the detector, -1 and 1 at the detector's edges.
+        ray: Unit direction of the ray through each voxel (patient x, y, z) and its depth: the
+            distance past the isocenter along the central ray, in half grid extents.
+    """
+
+    position: Float[Tensor, "batch view depth height width 2"]
+    ray: Float[Tensor, "batch view 4 depth height width"]
+
+    @property
+    def on_detector(self) -> Bool[Tensor, "batch view depth height width"]:
+        """Voxels whose ray meets the detector."""
+        return (self.position.abs() <= 1.0).all(dim=-1)
+
+    def to(self, device: torch.device | str) -> "RayGrid":
+        """The same on another device."""
+        return RayGrid(self.position.to(device), self.ray.to(device))
+
+
+def lift(
+    features: Float[Tensor, "batch view channel row col"], rays: RayGrid
+) -> Float[Tensor, "batch view channel depth height width"]:
+    """Feature of each view at each voxel, bilinear between pixels, zero off the detector."""
+    batch, view, channel = features.shape[:3]
+    depth, height, width = rays.position.shape[2:5]
+    grid = rays.position.reshape(batch * view, depth * height, width, 2).to(features.dtype)
+    sampled = F.grid_sample(
+        features.reshape(batch * view, channel, *features.shape[3:]),
+        grid,
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    return sampled.reshape(batch, view, channel, depth, height, width)
+
+
+def fuse(
+    lifted: Float[Tensor, "batch view channel depth height width"],
+) -> Float[Tensor, "batch channel_2 depth height width"]:
+    """Mean and maximum over views: one size for any number and any order of views."""
+    return torch.cat([lifted.mean(dim=1), lifted.amax(dim=1)], dim=1)

@@ -1,0 +1,210 @@
+"""Views to a CT volume. Never sees a CT.
+
+The views are binned to the pixel pitch the model was trained with, encoded, and decoded by the
+deterministic head (`nfe=0`) or by sampling; the result is made consistent with the measured views
+where they are calibrated.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from fewview.data.volume import Volume, cubic_grid
+from fewview.refine import make_consistent, posterior_mean_std
+from fewview.sampling import EncodedViews, condition_of, sample_latents
+from fewview.system import SystemConfig, network_images, ray_grid
+from fewview.xray.geometry import ViewGeometry, preset
+from fewview.xray.views import Views
+
+log = logging.getLogger("fewview")
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a set of views was turned into."""
+
+    volume: Volume
+    """The CT: the deterministic estimate, the one sample, or the mean of several."""
+
+    sample: Volume | None
+    """The first sample, sharper than a mean; None without sampling."""
+
+    std: Volume | None
+    """Standard deviation of the samples in HU; None with fewer than two."""
+
+    nfe: int
+    """Denoiser calls of one sample."""
+
+
+def reconstruct(
+    views: Views,
+    *,
+    model: str | Path | Bundle = DEFAULT_MODEL,
+    nfe: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    consistency: bool = True,
+) -> Reconstruction:
+    """Reconstruct a CT volume from X-ray views.
+
+    Args:
+        views: Any number of views with their geometry.
+        model: A bundled model's name, a model folder, or a loaded bundle.
+        nfe: Denoiser calls per sample, 0 for the deterministic head; default of the model.
+        samples: Samples to average; default of the model.
+        seed: Seed of the samples.
+        device: Where to compute.
+        consistency: Whether to correct the result by the measured line integrals.
+
+    Returns:
+        Volumes in HU on the model grid, centered on the views' isocenter.
+
+    Raises:
+        ValueError: If a number is out of range or the model cannot be read.
+    """
+    if nfe is not None and nfe < 0:
+        raise ValueError(f"nfe must be 0 or more, got {nfe}")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    bundle = model if isinstance(model, Bundle) else load_bundle(model, device=device)
+    config = bundle.config
+    warn_outside(views, config)
+    nfe = config.sampler.nfe if nfe is None else nfe
+    count = (config.sampler.num_samples if samples is None else samples) if nfe else 1
+    encoded = encode_views(bundle, views)
+    volumes = [
+        _on_patient(hu, views, config)
+        for hu in _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
+    ]
+    steps = config.consistency_steps if consistency and any(views.calibrated) else 0
+    if steps:
+        volumes = [make_consistent(volume, views, num_steps=steps) for volume in volumes]
+    if len(volumes) == 1:
+        return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe)
+    mean, std = posterior_mean_std(volumes)
+    return Reconstruction(mean, volumes[0], std, nfe)
+
+
+@torch.no_grad()
+def encode_views(bundle: Bundle, views: Views) -> EncodedViews:
+    """Bin the views to the model's pitch and encode them."""
+    binned = bin_views(views, bundle.config)
+    images = network_images(binned.images, binned.calibrated)[None].to(bundle.device)
+    center = torch.tensor([binned.isocenter_mm], dtype=torch.float32, device=bundle.device)
+    cameras = binned.cameras.view(1, len(binned.geometries)).to(bundle.device)
+    rays = ray_grid(cameras, center, bundle.config.grid)
+    with torch.autocast(bundle.device.type, torch.bfloat16):
+        return condition_of(bundle.networks, images, rays)
+
+
+@torch.no_grad()
+def _decoded(
+    bundle: Bundle, encoded: EncodedViews, *, nfe: int, count: int, seed: int
+) -> list[Float[Tensor, "depth height width"]]:
+    """HU volumes of the deterministic head or of each sample."""
+    grid = bundle.config.grid
+    if nfe == 0:
+        return [grid.to_hu(encoded.estimate[0, 0]).cpu()]
+    generator = torch.Generator().manual_seed(seed)
+    volumes = []
+    for _ in range(count):  # one by one: memory does not grow with the number of samples
+        noise = torch.randn(encoded.coarse.shape, generator=generator).to(bundle.device)
+        with torch.autocast(bundle.device.type, torch.bfloat16):
+            latent = sample_latents(bundle.config, bundle.networks, encoded, noise, nfe=nfe)
+            unit = bundle.networks.autoencoder.decode(latent)
+        volumes.append(grid.to_hu(unit[0, 0]).cpu())
+    return volumes
+
+
+def _on_patient(hu: Tensor, views: Views, config: SystemConfig) -> Volume:
+    """The model grid about the isocenter, in patient space."""
+    center = torch.tensor(views.isocenter_mm, dtype=torch.float64).numpy()
+    grid = cubic_grid(center, size=config.grid.size, extent_mm=config.grid.extent_mm)
+    return Volume(hu.numpy(), grid.voxel_to_patient)
+
+
+def bin_views(views: Views, config: SystemConfig) -> Views:
+    """Average pixels to about the pitch (at the isocenter) the model was trained with.
+
+    Rows and columns that do not fill a bin are dropped at the far edges; the images are then
+    padded by their edge to multiples of eight. The geometry follows.
+    """
+    first = views.geometries[0]
+    wanted = pitch_at_isocenter(preset(config.views.preset, size=config.views.num_pixels))[1]
+    found = pitch_at_isocenter(first)
+    rows_per_bin, cols_per_bin = (max(1, round(wanted / pitch)) for pitch in found)
+    images = F.avg_pool2d(views.images, (rows_per_bin, cols_per_bin))
+    rows, cols = images.shape[-2:]
+    padding = (0, -cols % 8, 0, -rows % 8)
+    images = F.pad(images, padding, mode="replicate")
+    size = (images.shape[-2], images.shape[-1])
+    geometries = tuple(
+        _rebinned(geometry, (rows_per_bin, cols_per_bin), size) for geometry in views.geometries
+    )
+    return replace(views, images=images, geometries=geometries)
+
+
+def _rebinned(
+    geometry: ViewGeometry, per_bin: tuple[int, int], size: tuple[int, int]
+) -> ViewGeometry:
+    """The geometry of a detector with wider pixels whose first pixel's corner stays in place."""
+    pitch = tuple(side * count for side, count in zip(geometry.pixel_pitch_mm, per_bin, strict=True))
+    old_size = (geometry.num_rows, geometry.num_cols)
+    # The center moves from the first corner by half the change of the detector's extent.
+    offset = tuple(
+        old_offset - 0.5 * (count * wide - old_count * narrow)
+        for old_offset, count, wide, old_count, narrow in zip(
+            geometry.detector_offset_mm, size, pitch, old_size, geometry.pixel_pitch_mm, strict=True
+        )
+    )
+    return replace(
+        geometry,
+        num_rows=size[0],
+        num_cols=size[1],
+        pixel_pitch_mm=(pitch[0], pitch[1]),
+        detector_offset_mm=(offset[0], offset[1]),
+    )
+
+
+def pitch_at_isocenter(geometry: ViewGeometry) -> tuple[float, float]:
+    """Pixel pitch (v, u) scaled from the detector to the isocenter, in mm."""
+    scale = 1.0
+    if geometry.sdd_mm is not None and geometry.sod_mm is not None:
+        scale = geometry.sod_mm / geometry.sdd_mm
+    return geometry.pixel_pitch_mm[0] * scale, geometry.pixel_pitch_mm[1] * scale
+
+
+def warn_outside(views: Views, config: SystemConfig) -> None:
+    """Say once what of the views lies outside the range the model was trained for."""
+    known, reasons = config.views, []
+    if len(views.geometries) not in known.num_views:
+        reasons.append(f"{len(views.geometries)} views (trained on {known.num_views})")
+    beam = preset(known.preset).beam
+    for geometry in views.geometries:
+        if geometry.beam != beam:
+            reasons.append(f"{geometry.beam} beam (trained on {beam})")
+        elif geometry.sod_mm is not None and geometry.sdd_mm is not None:
+            low, high = known.sod_mm
+            if not low <= geometry.sod_mm <= high:
+                reasons.append(f"sod_mm {geometry.sod_mm:g} (trained on {low:g} to {high:g})")
+            low, high = known.detector_mm
+            gap = geometry.sdd_mm - geometry.sod_mm
+            if not low <= gap <= high:
+                reasons.append(
+                    f"{gap:g} mm from isocenter to detector (trained on {low:g} to {high:g})"
+                )
+        if geometry.secondary_angle_deg or geometry.roll_deg:
+            reasons.append("tilted or rolled views (trained on upright ones)")
+    if reasons:
+        log.warning(
+            "the views lie outside what model %s was trained for: %s",
+            config.name,
+            "; ".join(dict.fromkeys(reasons)),
+        )

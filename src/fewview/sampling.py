@@ -1,0 +1,54 @@
+"""From encoded views to latents: the inference path shared by reconstruction and validation."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.diffusion.noise import Schedule
+from fewview.diffusion.sampler import sample
+from fewview.models.lifting import RayGrid
+from fewview.system import Networks, SystemConfig
+
+
+class EncodedViews(NamedTuple):
+    """All that the denoiser is told, computed once per set of views."""
+
+    condition: Float[Tensor, "batch condition depth_4 height_4 width_4"]
+    coarse: Float[Tensor, "batch latent depth_4 height_4 width_4"]
+    estimate: Float[Tensor, "batch 1 depth height width"]
+
+
+def condition_of(
+    networks: Networks, images: Float[Tensor, "batch view 2 row col"], rays: RayGrid
+) -> EncodedViews:
+    """Encode views: the aligned condition beside the latent of the CT estimate.
+
+    Encoding the coarse CT puts condition and target into one latent space; the aligned condition
+    adds what the estimate, a mean, cannot say.
+    """
+    encoding = networks.view_encoder(images, rays)
+    coarse = networks.autoencoder.encode(encoding.estimate.clamp(-1.0, 1.0)).mean
+    condition = torch.cat([encoding.condition, coarse], dim=1)
+    return EncodedViews(condition, coarse, encoding.estimate)
+
+
+def sample_latents(
+    system: SystemConfig,
+    networks: Networks,
+    encoded: EncodedViews,
+    noise: Float[Tensor, "batch latent depth height width"],
+    *,
+    nfe: int,
+) -> Float[Tensor, "batch latent depth height width"]:
+    """Latents from noise; encoded views of batch 1 serve any number of noises."""
+    condition = encoded.condition.expand(len(noise), -1, -1, -1, -1)
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        prediction: Tensor = networks.denoiser(noisy, time, condition)
+        return prediction
+
+    sampled = sample(system.sampler, predict, Schedule(system.noise), noise, nfe=nfe)
+    sampled = sampled / networks.latent_scale
+    return encoded.coarse + sampled if system.diffusion_target == "residual" else sampled

@@ -1,0 +1,90 @@
+"""Stage 2: the view encoder learns the latent of the CT (contrast) and the CT itself."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewview.models.view_encoder import Projector, ViewEncoder
+from fewview.training.config import AlignmentStage
+from fewview.training.latents import Latents
+from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.source import TrainingSource
+
+
+def contrastive_loss(
+    aligned: Float[Tensor, "batch latent depth height width"],
+    latent: Float[Tensor, "batch latent depth height width"],
+    log_temperature: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE between views and CT; the positive is the same case.
+
+    The similarity is the cosine over latent channels, mean over positions, so its range does not
+    grow with the grid.
+
+    References:
+        CLS-DM stage 2; van den Oord et al. (2018), equation 4; both directions as in CLIP.
+    """
+    views, cts = (F.normalize(value, dim=1).flatten(1) for value in (aligned, latent))
+    positions = aligned[0, 0].numel()
+    similarity = cts @ views.T / positions / log_temperature.clamp(min=-4.6).exp()
+    same = torch.arange(len(similarity), device=similarity.device)
+    return 0.5 * (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same))
+
+
+def match_loss(aligned: Tensor, latent: Tensor) -> Float[Tensor, ""]:
+    """Mean squared distance of the normalized latents of matched pairs (CLS-DM stage 2)."""
+    return (F.normalize(aligned, dim=1) - F.normalize(latent, dim=1)).square().mean()
+
+
+def train_alignment(
+    config: AlignmentStage,
+    view_encoder: ViewEncoder,
+    projector: Projector,
+    latents: Latents,
+    source: TrainingSource,
+    out: Path,
+    *,
+    report: Report,
+) -> None:
+    """Fit view encoder, both heads and projector together (all trained, unlike published)."""
+    validation = source.validation()
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        chosen = source.draw(config.batch_size, len(latents.keys), 20, step)
+        bodies = [source.body(latents.keys[index]) for index in chosen]
+        target = torch.cat([source.target(body) for body in bodies])
+        latent = latents.mean[chosen].float().to(target.device)
+        views = source.views(bodies, 21, step)
+        with source.autocast():
+            encoding = view_encoder(views.images, views.rays)
+            aligned = projector(encoding.condition)
+        contrast = contrastive_loss(aligned.float(), latent, projector.log_temperature)
+        match = match_loss(aligned.float(), latent)
+        error = encoding.estimate - target
+        voxel = error.abs().mean() if config.reconstruction == "l1" else error.square().mean()
+        loss = voxel + config.contrast_weight * (contrast + config.match_weight * match)
+        return loss, {
+            "voxel": voxel.item(),
+            "contrast": contrast.item(),
+            "match": match.item(),
+            "train_psnr_db": psnr_db(encoding.estimate.detach(), target),
+        }
+
+    def validate() -> dict[str, float]:
+        scores = []
+        for target, views in validation:
+            with source.autocast():
+                scores.append(psnr_db(view_encoder(views.images, views.rays).estimate, target))
+        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+
+    stage = Stage(
+        name="alignment",
+        config=config,
+        module=nn.ModuleDict({"view_encoder": view_encoder, "projector": projector}),
+        step_loss=step_loss,
+        validate=validate,
+    )
+    fit(stage, out, report=report)

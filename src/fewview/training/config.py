@@ -1,0 +1,158 @@
+"""What a training run needs beyond the system: data, augmentation, and one table per stage."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fewview.system import SystemConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """How one stored scan becomes many bodies, and one body many sets of views."""
+
+    rotate_deg: float = 6.0
+    """Largest rotation about each patient axis."""
+
+    scale: float = 0.15
+    """Largest relative change of size, common to all axes."""
+
+    stretch: float = 0.08
+    """Largest further relative change of size along each axis."""
+
+    shear: float = 0.05
+    """Largest shear of one axis by another."""
+
+    shift_mm: float = 12.0
+    """Largest distance from the scan's center to the center of the model grid, per axis."""
+
+    flip_share: float = 0.3
+    """Share of examples mirrored left to right (situs inversus is rare; mirrored lungs teach)."""
+
+    soft_gain: float = 0.03
+    """Largest relative change of attenuation."""
+
+    bone_gain: float = 0.2
+    """Largest relative change of what exceeds 150 HU."""
+
+    crop_share: float = 0.7
+    """Share of examples whose scan ends are cropped."""
+
+    shortest_scan_mm: float = 220.0
+    """Scans are cropped to no less than this height."""
+
+    noise_share: float = 0.5
+    """Share of view sets with photon noise."""
+
+    photons: tuple[float, float] = (3e4, 1e6)
+    """Range of photons per pixel in air, drawn on a logarithmic scale."""
+
+    collimation_share: float = 0.1
+    """Share of view sets with collimated borders (unexposed, so without value: 0)."""
+
+    collimation: float = 0.12
+    """Largest collimated part of the detector per side."""
+
+    display_share: float = 0.1
+    """Share of view sets in display style instead of line integrals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage's optimization."""
+
+    num_steps: int
+    """Optimizer steps."""
+
+    batch_size: int = 4
+    """Examples per step."""
+
+    learning_rate: float = 4e-4
+    """Peak rate of AdamW."""
+
+    warmup_steps: int = 50
+    """Steps over which the rate rises."""
+
+    steady_steps: int = 600
+    """After this many steps the rate falls as one over the square root of the step (EDM2)."""
+
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+
+    ema_decay: float = 0.995
+    """Averaged weights, used for validation and in the bundle."""
+
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+
+    save_every: int = 50
+    """Steps between checkpoints."""
+
+    validate_every: int = 100
+    """Steps between validations."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        if min(self.num_steps, self.batch_size, self.log_every, self.save_every) < 1:
+            raise ValueError("num_steps, batch_size, log_every and save_every must be positive")
+        if not 0.0 < self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderStage(StageConfig):
+    """Stage 1: perceptual compression."""
+
+    kl_weight: float = 1e-4
+    """Weight of the divergence (mean over latent values) beside the mean absolute error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentStage(StageConfig):
+    """Stage 2: contrast and reconstruction."""
+
+    contrast_weight: float = 0.005
+    """Weight of the contrastive term; CLS-DM's 1e4 beside a sum over voxels, as a mean."""
+
+    match_weight: float = 0.5
+    """Weight of the distance of matched pairs inside the contrastive term (CLS-DM)."""
+
+    reconstruction: Literal["l1", "mse"] = "mse"
+    """Error of the CT estimate; `l1` is CLS-DM's, `mse` aims at the posterior mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionStage(StageConfig):
+    """Stage 3: the conditional denoiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Data and stages of a run."""
+
+    seed: int = 0
+    """Every random number of the run follows from it."""
+
+    num_examples: int = 1000
+    """Augmented copies whose latents are computed once, for stages 2 and 3."""
+
+    phantom_share: float = 0.4
+    """Share of examples from phantoms, where the store has phantoms and real scans."""
+
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Autocast type; weights and optimizer stay in float32."""
+
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    autoencoder: AutoencoderStage
+    alignment: AlignmentStage
+    diffusion: DiffusionStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A file in `configs/`: a system and how to train it."""
+
+    system: SystemConfig
+    training: TrainingConfig

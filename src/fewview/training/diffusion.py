@@ -1,0 +1,90 @@
+"""Stage 3: the denoiser learns latents given the encoded views."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewview.diffusion.loss import denoising_loss, stratified_times
+from fewview.diffusion.noise import Schedule
+from fewview.sampling import condition_of, sample_latents
+from fewview.system import Networks, SystemConfig
+from fewview.training.config import DiffusionStage
+from fewview.training.examples import generator_of
+from fewview.training.latents import Latents
+from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.source import TrainingSource
+
+SCALE_EXAMPLES = 32  # copies from which the spread of the residual is measured
+
+
+def train_diffusion(
+    config: DiffusionStage,
+    system: SystemConfig,
+    networks: Networks,
+    latents: Latents,
+    source: TrainingSource,
+    out: Path,
+    *,
+    report: Report,
+) -> None:
+    """Fit the denoiser; the scale of what it samples is measured first and kept in `networks`."""
+    schedule = Schedule(system.noise)
+    validation = source.validation()
+    networks.latent_scale = measured_scale(system, networks, latents, source)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        chosen = source.draw(config.batch_size, len(latents.keys), 30, step)
+        bodies = [source.body(latents.keys[index]) for index in chosen]
+        views = source.views(bodies, 31, step)
+        latent = latents.mean[chosen].float().to(views.images.device)
+        with torch.no_grad(), source.autocast():
+            encoded = condition_of(networks, views.images, views.rays)
+        clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
+        clean = clean * networks.latent_scale
+        generator = generator_of(source.training.seed, 32, step)
+        time = stratified_times(len(clean), generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        with source.autocast():
+            loss = denoising_loss(
+                networks.denoiser, schedule, clean, encoded.condition, time=time, noise=noise
+            )
+        return loss, {}
+
+    def validate() -> dict[str, float]:
+        scores = []
+        for target, views in validation:
+            noise = torch.randn(
+                (1, *latents.mean.shape[1:]), generator=generator_of(source.training.seed, 33)
+            ).to(target.device)
+            with source.autocast():
+                encoded = condition_of(networks, views.images, views.rays)
+                latent = sample_latents(system, networks, encoded, noise, nfe=10)
+                scores.append(psnr_db(networks.autoencoder.decode(latent), target))
+        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+
+    stage = Stage(
+        name="diffusion",
+        config=config,
+        module=networks.denoiser,
+        step_loss=step_loss,
+        validate=validate,
+        metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
+    )
+    fit(stage, out, report=report)
+
+
+@torch.no_grad()
+def measured_scale(
+    system: SystemConfig, networks: Networks, latents: Latents, source: TrainingSource
+) -> float:
+    """1 / standard deviation of what diffusion samples, over copies of the training set."""
+    if system.diffusion_target == "latent":
+        return latents.scale
+    squares = []
+    for index in range(min(SCALE_EXAMPLES, len(latents.keys))):
+        views = source.views([source.body(latents.keys[index])], 34, index)
+        with source.autocast():
+            coarse = condition_of(networks, views.images, views.rays).coarse
+        squares.append((latents.mean[index].float().to(coarse.device) - coarse).square().mean())
+    return 1.0 / torch.stack(squares).mean().sqrt().item()

@@ -1,0 +1,162 @@
+"""Stored scans to training examples: an augmented body on the model grid and fresh views of it.
+
+Augmentation never resamples the scan: the affine change goes into the scan's voxel-to-patient
+matrix, which the projector and the grid sampling follow exactly. Every example follows from seeds
+alone, so a resumed run sees what an unbroken one would have seen.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int16
+from torch import Tensor
+
+from fewview.data.store import Store
+from fewview.system import GridConfig
+from fewview.training.config import AugmentationConfig
+
+BONE_HU = 150.0
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A body in patient space: its scan and the center of the model grid."""
+
+    hu: Float[Tensor, "depth height width"]
+    voxel_to_patient: Float[Tensor, "4 4"]
+    center_mm: Float[Tensor, "3"]
+
+
+@dataclass(frozen=True)
+class ExampleKey:
+    """Which scan, and the seed of its augmentation."""
+
+    case: str
+    seed: int
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator whose stream belongs to this sequence of numbers alone."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 0x9E3779B97F4A7C15 + number + 0x632BE59BD9B4E019) % 2**63
+        seed ^= seed >> 29
+    return torch.Generator().manual_seed(seed)
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """One number between `low` and `high`."""
+    return low + (high - low) * torch.rand(1, generator=generator).item()
+
+
+class ScanCache:
+    """Scans of a store as tensors, the last used kept in memory."""
+
+    def __init__(self, store: Store, *, capacity: int = 400) -> None:
+        """Read from `store`; at most `capacity` scans stay in memory."""
+        self.store = store
+        self._read = lru_cache(maxsize=capacity)(self._load)
+
+    def _load(self, case: str) -> tuple[Int16[Tensor, "depth height width"], Tensor]:
+        volume = self.store.read(case)
+        hu = torch.from_numpy(volume.hu).round().clamp(-1000, 32767).to(torch.int16)
+        return hu, torch.from_numpy(volume.voxel_to_patient)
+
+    def read(self, case: str) -> Body:
+        """The scan as stored, the model grid about its center."""
+        hu, matrix = self._read(case)
+        return Body(hu.float(), matrix, center_of(hu, matrix))
+
+
+def center_of(hu: Tensor, matrix: Tensor) -> Float[Tensor, "3"]:
+    """Patient position of the center of the voxel extent."""
+    middle = torch.tensor([*((size - 1) / 2 for size in reversed(hu.shape)), 1.0]).double()
+    return (matrix.double() @ middle)[:3]
+
+
+def augment(
+    body: Body, config: AugmentationConfig, generator: torch.Generator, *, max_height_mm: float
+) -> Body:
+    """A plausible other body: cropped, turned, scaled, sheared, mirrored, other attenuation."""
+    hu, matrix = _crop_ends(body.hu, body.voxel_to_patient, config, generator, max_height_mm)
+    soft = 1.0 + uniform(generator, -config.soft_gain, config.soft_gain)
+    bone = 1.0 + uniform(generator, -config.bone_gain, config.bone_gain)
+    hu = (hu + 1000.0) * soft - 1000.0
+    hu = hu + (bone - 1.0) * (hu - BONE_HU).clamp(min=0.0)
+    center = center_of(hu, matrix)
+    change = torch.eye(4, dtype=torch.float64)
+    change[:3, :3] = _random_linear(config, generator)
+    change[:3, 3] = center - change[:3, :3] @ center
+    shift = [uniform(generator, -config.shift_mm, config.shift_mm) for _ in range(3)]
+    return Body(hu, change @ matrix, center + torch.tensor(shift).double())
+
+
+def _random_linear(config: AugmentationConfig, generator: torch.Generator) -> Tensor:
+    """Scale, stretch, shear, rotation and mirror as one 3x3 matrix in patient axes."""
+    scale = 1.0 + uniform(generator, -config.scale, config.scale)
+    stretch = [1.0 + uniform(generator, -config.stretch, config.stretch) for _ in range(3)]
+    linear = torch.diag(torch.tensor(stretch).double()) * scale
+    for row, col in ((0, 1), (0, 2), (1, 2)):
+        shear = torch.eye(3).double()
+        shear[row, col] = uniform(generator, -config.shear, config.shear)
+        linear = shear @ linear
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        angle = math.radians(uniform(generator, -config.rotate_deg, config.rotate_deg))
+        turn = torch.eye(3).double()
+        turn[first, first] = turn[second, second] = math.cos(angle)
+        turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
+        linear = turn @ linear
+    if uniform(generator, 0.0, 1.0) < config.flip_share:
+        linear = torch.diag(torch.tensor([-1.0, 1.0, 1.0]).double()) @ linear
+    return linear
+
+
+def _crop_ends(
+    hu: Tensor,
+    matrix: Tensor,
+    config: AugmentationConfig,
+    generator: torch.Generator,
+    max_height_mm: float,
+) -> tuple[Tensor, Tensor]:
+    """A random part of the scan's height; the draw is made whether or not it is used."""
+    spacing = matrix[:3, 2].norm().item()
+    height = hu.shape[0] * spacing
+    longest = min(height, max_height_mm)
+    shortest = min(config.shortest_scan_mm, longest)
+    kept = uniform(generator, shortest, longest)
+    place = uniform(generator, 0.0, 1.0)
+    if uniform(generator, 0.0, 1.0) >= config.crop_share:
+        return hu, matrix
+    count = max(1, round(kept / spacing))
+    first = round(place * (hu.shape[0] - count))
+    moved = matrix.clone()
+    moved[:3, 3] += first * matrix[:3, 2]
+    return hu[first : first + count], moved
+
+
+def on_model_grid(body: Body, grid: GridConfig) -> Float[Tensor, "1 1 size size size"]:
+    """The body on the model grid in HU, anti-aliased; air where nothing was scanned."""
+    spacing = body.voxel_to_patient[:3, :3].norm(dim=0).mean().item()
+    hu = (body.hu + 1000.0)[None, None]
+    index = torch.linalg.inv(body.voxel_to_patient) @ _grid_matrix(body, grid)
+    factor = max(1, round(grid.spacing_mm / spacing))
+    if factor > 1:  # a box as wide as a grid voxel; its center moves by half a step
+        hu = F.avg_pool3d(F.pad(hu, (0, factor - 1) * 3), factor, stride=1)
+        index[:3, 3] -= (factor - 1) / 2
+    axis = torch.arange(grid.size, dtype=torch.float32)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    points = torch.stack([x, y, z], dim=-1) @ index[:3, :3].float().T + index[:3, 3].float()
+    sizes = torch.tensor(hu.shape[:1:-1])
+    sampled = F.grid_sample(
+        hu, ((2 * points + 1) / sizes - 1)[None], padding_mode="zeros", align_corners=False
+    )
+    return sampled - 1000.0
+
+
+def _grid_matrix(body: Body, grid: GridConfig) -> Float[Tensor, "4 4"]:
+    matrix = torch.diag(torch.tensor([grid.spacing_mm] * 3 + [1.0])).double()
+    matrix[:3, 3] = body.center_mm - grid.spacing_mm * (grid.size - 1) / 2
+    return matrix

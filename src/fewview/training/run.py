@@ -1,0 +1,156 @@
+"""A whole training run: the three stages in order, each from its checkpoint, then the bundle."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from fewview import config as config_files
+from fewview.bundle import save_bundle
+from fewview.data.files import replacing_file
+from fewview.data.store import open_store
+from fewview.system import Networks, build_networks
+from fewview.training.alignment import train_alignment
+from fewview.training.autoencoder import train_autoencoder
+from fewview.training.checkpoint import part, read_checkpoint
+from fewview.training.config import RunConfig
+from fewview.training.diffusion import train_diffusion
+from fewview.training.examples import ScanCache
+from fewview.training.latents import cached_latents
+from fewview.training.loop import Report
+from fewview.training.source import TrainingSource
+
+STAGES = ("autoencoder", "alignment", "diffusion")
+
+
+def _silent(stage: str, step: int, num_steps: int, shown: str) -> None:
+    """Report nothing."""
+
+
+def train(
+    config_path: Path,
+    store: Path,
+    out: Path,
+    *,
+    stage: str | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Report = _silent,
+) -> None:
+    """Train a system; at the end `out/model` is a folder that `reconstruct` takes.
+
+    Args:
+        config_path: A TOML file as in `configs/`.
+        store: A prepared store with a train split.
+        out: The run's folder: config.toml, one checkpoint per stage, metrics.jsonl, model/.
+        stage: Only this stage; earlier ones must be finished. Without it, all in order.
+        resume: Go on in a folder that has a run of the same config.
+        device: Where the networks train.
+        report: Called while training.
+
+    Raises:
+        ValueError: If the config, the store, the stage or the folder cannot be used.
+    """
+    config = config_files.load(config_path, RunConfig)
+    if stage is not None and stage not in STAGES:
+        raise ValueError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    opened = open_store(store)
+    if not opened.of_split("train"):
+        raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
+    _claim(out, config, resume=resume)
+    torch.manual_seed(config.training.seed)
+    networks = build_networks(config.system).to(device)
+    source = TrainingSource(
+        config.system, config.training, opened, ScanCache(opened), device=device
+    )
+    for name in STAGES:
+        if stage in (None, name):
+            _run_stage(name, config, networks, source, out, report)
+        else:
+            _load_finished(name, config, networks, out)
+        if name == stage:
+            break
+    if stage in (None, STAGES[-1]):
+        save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
+
+
+def _claim(out: Path, config: RunConfig, *, resume: bool) -> None:
+    """Make the run's folder, or check that it is a run of this config."""
+    text = config_files.to_toml(config)
+    kept = out / "config.toml"
+    if kept.exists():
+        if not resume:
+            raise ValueError(f"{out} already has a run; add --resume to go on, or choose another")
+        if kept.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{out} was started with another config; choose another folder")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and has no run in it; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing_file(kept) as writing:
+        writing.write_text(text, encoding="utf-8")
+
+
+def _run_stage(
+    name: str,
+    config: RunConfig,
+    networks: Networks,
+    source: TrainingSource,
+    out: Path,
+    report: Report,
+) -> None:
+    training = config.training
+    if name == "autoencoder":
+        train_autoencoder(training.autoencoder, networks.autoencoder, source, out, report=report)
+        return
+    latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source)
+    if name == "alignment":
+        train_alignment(
+            training.alignment,
+            networks.view_encoder,
+            networks.projector,
+            latents,
+            source,
+            out,
+            report=report,
+        )
+        return
+    train_diffusion(
+        training.diffusion, config.system, networks, latents, source, out, report=report
+    )
+
+
+def _load_finished(name: str, config: RunConfig, networks: Networks, out: Path) -> None:
+    """Put the averaged weights of a finished stage in place."""
+    path = out / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(f"{out}: the {name} stage has not been trained yet; train it first")
+    tensors, metadata = read_checkpoint(path)
+    num_steps = getattr(config.training, name).num_steps
+    if int(metadata["step"]) < num_steps:
+        raise ValueError(f"{out}: the {name} stage stopped at {metadata['step']} of {num_steps}")
+    averages = part(tensors, "average")
+    if name == "alignment":
+        modules = {"view_encoder": networks.view_encoder, "projector": networks.projector}
+        for key, module in modules.items():
+            module.load_state_dict(part(averages, key))
+            module.eval().requires_grad_(False)
+    elif name == "autoencoder":
+        networks.autoencoder.load_state_dict(averages)
+        networks.autoencoder.eval().requires_grad_(False)
+
+
+def _card(config: RunConfig, out: Path) -> str:
+    """A card that says what is known without an evaluation."""
+    last: dict[str, float] = {}
+    for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "val_psnr_db" in entry:
+            last[entry["stage"]] = entry["val_psnr_db"]
+    scores = "\n".join(f"- {stage}: {value:.2f} dB" for stage, value in last.items())
+    return (
+        f"# {config.system.name}\n\n"
+        "Research software, not a medical device. Do not use it for diagnosis.\n\n"
+        "Validation PSNR in training (range of the HU window, model grid):\n\n"
+        f"{scores or '- none: the store has no val split'}\n"
+    )

@@ -1,0 +1,109 @@
+"""Where a run's examples come from: the train split, augmented; the val split, as it is."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.data.store import CaseInfo, Store
+from fewview.system import SystemConfig
+from fewview.training.config import TrainingConfig
+from fewview.training.examples import (
+    Body,
+    ExampleKey,
+    ScanCache,
+    augment,
+    generator_of,
+    on_model_grid,
+    uniform,
+)
+from fewview.training.views import (
+    ViewBatch,
+    draw_view_batch,
+    project_body,
+    standard_geometries,
+    view_batch,
+)
+
+
+def is_phantom(case: CaseInfo) -> bool:
+    """Whether a case was made by `fewview phantom`, by the name its folders have."""
+    return "case_" in case.id
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSource:
+    """Examples of a store for one run; every draw follows from the run's seed."""
+
+    system: SystemConfig
+    training: TrainingConfig
+    store: Store
+    scans: ScanCache
+    device: str = "cpu"
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The precision of the run's forward passes."""
+        if self.training.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
+
+    def keys(self) -> list[ExampleKey]:
+        """The augmented copies of the run: scans in turn, phantoms at their share."""
+        cases = self.store.of_split("train")
+        phantoms = [case for case in cases if is_phantom(case)]
+        scans = [case for case in cases if not is_phantom(case)]
+        generator = generator_of(self.training.seed, 1)
+        keys = []
+        for index in range(self.training.num_examples):
+            from_phantoms = uniform(generator, 0.0, 1.0) < self.training.phantom_share
+            pool = (phantoms or scans) if from_phantoms else (scans or phantoms)
+            keys.append(ExampleKey(pool[index % len(pool)].id, index))
+        return keys
+
+    def body(self, key: ExampleKey) -> Body:
+        """The augmented body of a copy."""
+        generator = generator_of(self.training.seed, 2, key.seed)
+        return augment(
+            self.scans.read(key.case),
+            self.training.augmentation,
+            generator,
+            max_height_mm=self.system.grid.extent_mm,
+        )
+
+    def target(self, body: Body) -> Float[Tensor, "1 1 depth height width"]:
+        """The body on the model grid, in [-1, 1]."""
+        grid = self.system.grid
+        return grid.to_unit(on_model_grid(body, grid)).to(self.device)
+
+    def draw(self, count: int, num_keys: int, *seeds: int) -> list[int]:
+        """Indices of `count` different copies for one step."""
+        generator = generator_of(self.training.seed, *seeds)
+        return torch.randperm(num_keys, generator=generator)[:count].tolist()
+
+    def views(self, bodies: list[Body], *seeds: int) -> ViewBatch:
+        """Fresh views of bodies for one step."""
+        return self._moved(
+            draw_view_batch(
+                bodies,
+                self.system.views,
+                self.training.augmentation,
+                self.system.grid,
+                generator_of(self.training.seed, *seeds),
+            )
+        )
+
+    def validation(self, num_views: int = 2) -> list[tuple[Tensor, ViewBatch]]:
+        """Targets and standard, noise-free views of the val split."""
+        pairs = []
+        geometries = standard_geometries(self.system.views, num_views)
+        for case in self.store.of_split("val"):
+            body = self.scans.read(case.id)
+            images, views = project_body(body, geometries)
+            batch = view_batch([images], [views], [body], [True], self.system.grid)
+            pairs.append((self.target(body), self._moved(batch)))
+        return pairs
+
+    def _moved(self, batch: ViewBatch) -> ViewBatch:
+        return ViewBatch(batch.images.to(self.device), batch.rays.to(self.device))

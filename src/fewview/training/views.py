@@ -1,0 +1,142 @@
+"""Fresh views of bodies for training: drawn geometry, projection, noise, collimation, style."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewview.models.lifting import RayGrid
+from fewview.system import GridConfig, ViewRange, network_images, ray_grid
+from fewview.training.config import AugmentationConfig
+from fewview.training.examples import Body, uniform
+from fewview.xray.attenuation import hu_to_attenuation
+from fewview.xray.detector import DetectorConfig, display_style, expose
+from fewview.xray.geometry import (
+    Cameras,
+    ViewGeometry,
+    cameras,
+    preset,
+    spread_angles,
+    stack_cameras,
+)
+from fewview.xray.projector import project
+
+
+@dataclass(frozen=True, eq=False)
+class ViewBatch:
+    """Views of a batch as the view encoder takes them."""
+
+    images: Float[Tensor, "batch view 2 row col"]
+    rays: RayGrid
+
+
+def draw_num_views(config: ViewRange, generator: torch.Generator) -> int:
+    """How many views the next batch has."""
+    weights = torch.tensor(config.num_views_weights)
+    return config.num_views[int(torch.multinomial(weights, 1, generator=generator))]
+
+
+def draw_geometries(
+    config: ViewRange, num_views: int, generator: torch.Generator
+) -> list[ViewGeometry]:
+    """Geometries of one body's views: a standard set or any angles, with jitter."""
+    angles = list(spread_angles(num_views))
+    if uniform(generator, 0.0, 1.0) < config.any_angle_share:
+        angles = [uniform(generator, -180.0, 180.0) for _ in angles]
+    sod, detector = uniform(generator, *config.sod_mm), uniform(generator, *config.detector_mm)
+    pitch = 1.0 + uniform(generator, -config.pitch_jitter, config.pitch_jitter)
+    geometries = []
+    for angle in angles:
+        turn = uniform(generator, -config.angle_jitter_deg, config.angle_jitter_deg)
+        offset = [uniform(generator, -config.offset_mm, config.offset_mm) for _ in "vu"]
+        standard = preset(config.preset, angle_deg=angle + turn, size=config.num_pixels)
+        cone = standard.beam == "cone"
+        geometries.append(
+            replace(
+                standard,
+                sod_mm=sod if cone else None,
+                sdd_mm=sod + detector if cone else None,
+                pixel_pitch_mm=tuple(pitch * side for side in standard.pixel_pitch_mm),
+                detector_offset_mm=(offset[0], offset[1]),
+            )
+        )
+    return geometries
+
+
+def standard_geometries(config: ViewRange, num_views: int) -> list[ViewGeometry]:
+    """The set that validation uses: the preset without jitter."""
+    return [
+        preset(config.preset, angle_deg=angle, size=config.num_pixels)
+        for angle in spread_angles(num_views)
+    ]
+
+
+def project_body(
+    body: Body, geometries: list[ViewGeometry]
+) -> tuple[Float[Tensor, "1 view row col"], Cameras]:
+    """Line integrals of one body through its whole scan, turned about the model grid's center."""
+    views = stack_cameras([cameras(geometries, body.center_mm.tolist())])
+    mu = hu_to_attenuation(body.hu)[None, None]
+    return project(mu, body.voxel_to_patient.float()[None], views), views
+
+
+def degrade(
+    line_integrals: Float[Tensor, "1 view row col"],
+    config: AugmentationConfig,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "1 view row col"], bool]:
+    """Noise, collimation or display style as drawn; returns the images and if calibrated."""
+    images = line_integrals
+    if uniform(generator, 0.0, 1.0) < config.noise_share:
+        low, high = (math.log(count) for count in config.photons)
+        photons = math.exp(uniform(generator, low, high))
+        images = expose(images, DetectorConfig(photons=photons), generator)
+    calibrated = uniform(generator, 0.0, 1.0) >= config.display_share
+    if not calibrated:
+        images = display_style(images, gamma=uniform(generator, 0.6, 1.6))
+    if uniform(generator, 0.0, 1.0) < config.collimation_share:
+        rows, cols = images.shape[-2:]
+        images = images.clone()
+        for view in range(images.shape[1]):
+            top, bottom, left, right = (
+                uniform(generator, 0.0, config.collimation) for _ in range(4)
+            )
+            images[:, view, : int(top * rows)] = 0.0
+            images[:, view, rows - int(bottom * rows) :] = 0.0
+            images[:, view, :, : int(left * cols)] = 0.0
+            images[:, view, :, cols - int(right * cols) :] = 0.0
+    return images, calibrated
+
+
+def view_batch(
+    images: list[Tensor], views: list[Cameras], bodies: list[Body], calibrated: list[bool],
+    grid: GridConfig,
+) -> ViewBatch:
+    """Collate the views of several bodies."""
+    stacked = torch.cat(images)[:, :, None]
+    num_views = stacked.shape[1]
+    kinds = [kind for kind in calibrated for _ in range(num_views)]
+    together = stack_cameras([one[0] for one in views])
+    centers = torch.stack([body.center_mm for body in bodies]).float()
+    return ViewBatch(network_images(stacked, kinds), ray_grid(together, centers, grid))
+
+
+def draw_view_batch(
+    bodies: list[Body],
+    config: ViewRange,
+    augmentation: AugmentationConfig,
+    grid: GridConfig,
+    generator: torch.Generator,
+) -> ViewBatch:
+    """Fresh views of each body, the same number for all."""
+    num_views = draw_num_views(config, generator)
+    images, views, calibrated = [], [], []
+    for body in bodies:
+        projected, camera = project_body(body, draw_geometries(config, num_views, generator))
+        image, kind = degrade(projected, augmentation, generator)
+        images.append(image)
+        views.append(camera)
+        calibrated.append(kind)
+    return view_batch(images, views, bodies, calibrated, grid)
