@@ -25,24 +25,29 @@ OPENING_MM = 4.0
 MARGIN_MM = 4.0
 """How far around the opened body tissue is looked for that the opening has cut away."""
 
+PART_MM = 12.0
+"""Thickness from which a piece apart from the trunk may be an arm or the chin, not a shell."""
+
 Mask = Bool[np.ndarray, "depth height width"]
 
 
 def body_mask(volume: Volume) -> Mask:
     """Which voxels belong to the patient: tissue, and all that it encloses in axial slices.
 
-    The largest connected piece above -300 HU after an opening of 4 mm; of what lies within
-    4 mm of it the tissue that hangs together with it, and one voxel of skin around.
+    The largest connected piece above -300 HU after an opening of 4 mm, and thick pieces that
+    do not lie behind it: arms and chin may hang together with it only outside the scan. Of
+    what lies within 4 mm of these, the tissue that touches them, and one voxel of skin.
     """
     tissue = volume.hu > TISSUE_HU
     steps = [max(1, round(WORKING_MM / spacing)) for spacing in volume.spacing_mm]
     blocks = _joined(tissue, steps)
     spacing = [step * mm for step, mm in zip(steps, volume.spacing_mm, strict=True)]
-    radii = [round(OPENING_MM / 2.0 / mm) for mm in spacing]
+    radii = _radii(OPENING_MM / 2.0, spacing)
     opened = _grown(_shrunk(blocks, radii), radii)
-    body = _largest_piece(opened if opened.any() else blocks)
-    near = _grown(body, [max(1, round(MARGIN_MM / mm)) for mm in spacing])
-    outline = _largest_piece(_split(near, steps, volume.shape) & tissue)
+    body = _body_pieces(opened if opened.any() else blocks, spacing)
+    near = _grown(body, [max(1, radius) for radius in _radii(MARGIN_MM, spacing)])
+    near = _split(near, steps, volume.shape) & tissue
+    outline = _touching(near, _split(body, steps, volume.shape))
     return _filled(_grown(outline, [1, 1, 1]))
 
 
@@ -87,15 +92,37 @@ def _shrunk(mask: Mask, radii: list[int]) -> Mask:
     return ~_grown(~mask, radii)
 
 
-def _largest_piece(mask: Mask) -> Mask:
-    """The largest of the pieces that hang together by faces."""
+def _radii(distance_mm: float, spacing: list[float]) -> list[int]:
+    """A distance in voxels along each axis."""
+    return [round(distance_mm / mm) for mm in spacing]
+
+
+def _body_pieces(mask: Mask, spacing: list[float]) -> Mask:
+    """The largest piece, and thick ones whose middle is not behind it, as the couch's is."""
     pieces, count = ndimage.label(mask)
     if count < 2:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    largest: Mask = pieces == sizes.argmax()
-    return largest
+    trunk = int(sizes.argmax())
+    rear = int(np.flatnonzero((pieces == trunk).any(axis=(0, 2)))[-1])
+    core = _shrunk(mask, _radii(PART_MM / 2.0, spacing))
+    kept = np.zeros(count + 1, dtype=bool)
+    for piece in np.unique(pieces[core & (pieces != trunk)]):
+        per_row = (pieces == piece).sum(axis=(0, 2))
+        kept[piece] = np.average(np.arange(len(per_row)), weights=per_row) < rear
+    kept[trunk] = True
+    body: Mask = kept[pieces]
+    return body
+
+
+def _touching(mask: Mask, seed: Mask) -> Mask:
+    """The pieces of the mask that share a voxel with the seed."""
+    pieces, count = ndimage.label(mask)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[np.unique(pieces[seed & mask])] = True
+    touching: Mask = kept[pieces]
+    return touching
 
 
 def _filled(mask: Mask) -> Mask:
