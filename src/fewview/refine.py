@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import binary_closing, binary_fill_holes
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from fewview.data.volume import Volume
@@ -22,7 +22,7 @@ from fewview.xray.projector import backproject, project
 from fewview.xray.views import Views
 
 TISSUE_HU = -300.0
-"""Body against air or lung; used to see where the body runs out of the grid."""
+"""Body against air and lung; used to see where the body runs out of the grid."""
 
 MIN_LENGTH_SHARE = 0.05
 """A ray counts only with this share of the grid's edge inside the grid: shorter ones cut a
@@ -89,40 +89,38 @@ def sirt_steps(
     return mu
 
 
-def _body_on_faces(volume: Volume) -> Float[Tensor, "1 1 depth height width"]:
-    """1 in the outermost voxels where the body touches the grid's faces, else 0.
+def _body_around(volume: Volume) -> Volume:
+    """Where the body goes on outside a volume (1) by a first guess, on a larger grid.
 
-    Lungs and bowel gas within the body's outline on a face belong to the body.
+    The outermost voxels are repeated outward by an eighth of the grid's edge. Lungs and
+    bowel gas inside the outline of a slice belong to the body. The inside is 0.
     """
-    tissue = volume.hu > TISSUE_HU
-    marked = np.zeros(tissue.shape, dtype=np.float32)
-    for axis in range(3):
-        for face in (0, tissue.shape[axis] - 1):
-            at: tuple[int | slice, ...] = tuple(
-                face if a == axis else slice(None) for a in range(3)
-            )
-            outline = binary_closing(tissue[at], iterations=2) | tissue[at]
-            marked[at] = np.maximum(marked[at], binary_fill_holes(outline))
-    return torch.from_numpy(marked)[None, None]
+    body = np.stack([binary_fill_holes(tissue) for tissue in volume.hu > TISSUE_HU])
+    margin = [-(-count // 8) for count in volume.shape]
+    around = np.pad(body, [(m, m) for m in margin], mode="edge").astype(np.float32)
+    around[tuple(slice(m, -m) for m in margin)] = 0.0
+    matrix = volume.voxel_to_patient.copy()
+    matrix[:3, 3] -= matrix[:3, :3] @ np.array(margin[::-1], dtype=np.float64)
+    return Volume(around, matrix)
 
 
 def explainable_rays(volume: Volume, views: Views) -> Float[Tensor, "1 view row col"]:
     """Which measured rays the grid can account for: 1 or 0.
 
-    An X-ray sees the whole body, the grid only its central part. A ray that leaves the
-    grid inside the body (through its upper or lower end, or where an arm or a shoulder
-    reaches the side) also crosses tissue that the grid does not hold; asking the grid for
-    its full integral would smear that tissue over it. Such rays are left out. What lies
-    outside cannot be known, so the test is whether the volume itself has body where the
-    ray passes the grid's outermost voxels.
+    An X-ray sees the whole body, the grid only its central part. A ray that crosses the
+    body also outside the grid (beyond its upper or lower end, or at a shoulder or arm that
+    reaches past its side) measures more than the grid holds; asking the grid for the full
+    integral would smear that tissue over it. Such rays are left out. What lies outside is
+    not known: the body at the volume's faces is taken to go on as it is.
 
     Args:
         volume: The volume to be refined.
         views: Views of it.
     """
-    matrix = torch.from_numpy(volume.voxel_to_patient).float()[None]
-    crossed = project(_body_on_faces(volume), matrix, views.cameras.view(1, -1))
-    return (crossed < 0.25 * min(volume.spacing_mm)).float()
+    around = _body_around(volume)
+    matrix = torch.from_numpy(around.voxel_to_patient).float()[None]
+    outside_mm = project(torch.from_numpy(around.hu)[None, None], matrix, views.cameras.view(1, -1))
+    return (outside_mm < max(volume.spacing_mm)).float()
 
 
 def make_consistent(volume: Volume, views: Views, *, num_steps: int) -> Volume:
