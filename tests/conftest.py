@@ -1,10 +1,18 @@
-"""What every test may use: the development data where it exists, and quiet threads."""
+"""What every test may use: the development data where it exists, the command line, a small CT."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from typer.testing import CliRunner, Result
+
+from fewview import cli
+
+Command = Callable[..., Result]
 
 
 def pytest_configure() -> None:
@@ -22,3 +30,46 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"FEWVIEW_TEST_DATA is {folder}, which is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Runs a `fewview` command line in this process."""
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def complaint() -> Callable[[Result], str]:
+    """The one line on stderr that a failed command prints."""
+
+    def only_line(result: Result) -> str:
+        assert result.exit_code in (1, 2), f"{result.output}{result.stderr}{result.exception!r}"
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("fewview: ")
+        return lines[0]
+
+    return only_line
+
+
+@pytest.fixture
+def ct_file(tmp_path: Path) -> Path:
+    """A CT of a water ball in air, 24 voxels of 5 mm to each side."""
+    axis = np.linspace(-1, 1, 24)
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    image = sitk.GetImageFromArray(np.where(distance < 0.7, 40, -1000).astype(np.int16))
+    image.SetSpacing([5.0, 5.0, 5.0])
+    sitk.WriteImage(image, str(tmp_path / "scan.nii.gz"))
+    return tmp_path / "scan.nii.gz"
+
+
+@pytest.fixture
+def views_folder(ct_file: Path, tmp_path: Path, command: Command) -> Path:
+    """Two small views of the water ball."""
+    folder = tmp_path / "views"
+    assert command("project", ct_file, "--out", folder, "--size", 32).exit_code == 0
+    return folder
