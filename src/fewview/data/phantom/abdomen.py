@@ -23,7 +23,9 @@ def paint_abdomen(
     low = body.inspiration_mm
     for flip in (-1.0, 1.0):
         place = (flip * 60.0, trunk.at(trunk.spine_y, 345.0) - 2.0, -345.0 - 0.5 * low - 5.0 * flip)
-        paint_organ(canvas, inside, place, (26.0, 24.0, 52.0), 35.0 + 0.5 * body.contrast_hu, "kidney")
+        paint_organ(
+            canvas, inside, place, (26.0, 24.0, 52.0), 35.0 + 0.5 * body.contrast_hu, "kidney"
+        )
     paint_bowel(canvas, trunk, inside, rng)
     paint_stomach(canvas, trunk, inside, rng)
     spleen = (88.0, trunk.at(trunk.spine_y, 275.0) - 4.0, -272.0 - 0.8 * low)

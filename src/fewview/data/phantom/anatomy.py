@@ -59,22 +59,22 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     female = bool(rng.random() < 0.45)
     age = rng.random()
     size = rng.normal(-0.04 if female else 0.02, 0.035)
-    fat = float(np.clip(rng.gamma(3.0, 3.4) + (5.0 if female else 3.0), 4.0, 30.0))
+    fat = float(np.clip(rng.gamma(2.5, 3.4) + (4.0 if female else 2.5), 3.0, 30.0))
     breast = float(rng.uniform(12.0, 50.0)) if female else 0.0
     return Anatomy(
         female=female,
         width_scale=float(np.clip(1.0 + size + rng.normal(0, 0.035), 0.88, 1.12)),
-        depth_scale=float(np.clip(1.0 + size + rng.normal(0, 0.06), 0.84, 1.16)),
-        height_scale=float(np.clip(1.0 + size + rng.normal(0, 0.04), 0.88, 1.12)),
+        depth_scale=float(np.clip(1.05 + size + rng.normal(0, 0.07), 0.88, 1.25)),
+        height_scale=float(np.clip(0.99 + size + rng.normal(0, 0.04), 0.86, 1.10)),
         fat_mm=fat,
         muscle=float(np.clip(rng.normal(0.9 if female else 1.1, 0.15), 0.6, 1.5)),
         belly=float(np.clip((fat - 6.0) / 20.0 + rng.normal(0.1, 0.15), 0.0, 1.1)),
         breast_mm=breast,
         arms_up=bool(rng.random() < 0.65),
-        kyphosis_mm=float(np.clip(rng.normal(20.0 + 10.0 * age, 7.0), 5.0, 45.0)),
+        kyphosis_mm=float(np.clip(rng.normal(16.0 + 8.0 * age, 5.0), 6.0, 36.0)),
         scoliosis_mm=float(rng.normal(0.0, 4.0)),
         scoliosis_phase=float(rng.uniform(0.0, 2 * np.pi)),
-        inspiration_mm=float(np.clip(rng.normal(0.0, 14.0), -32.0, 24.0)),
+        inspiration_mm=float(np.clip(rng.normal(0.0, 13.0), -34.0, 22.0)),
         dome_difference_mm=float(np.clip(rng.normal(12.0, 6.0), -2.0, 26.0)),
         heart_scale=float(np.clip(rng.normal(1.0, 0.075), 0.85, 1.22)),
         heart_turn_deg=float(rng.normal(0.0, 9.0)),
@@ -88,11 +88,11 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
             float(rng.normal(0.0, 1.5)),
             float(rng.normal(0.0, 3.0)),
         ),
-        lung_hu=float(rng.uniform(-870.0, -790.0)),
-        gravity_hu=float(rng.uniform(20.0, 90.0)),
+        lung_hu=float(rng.uniform(-905.0, -835.0)),
+        gravity_hu=float(rng.uniform(15.0, 75.0)),
         contrast_hu=float(rng.uniform(90.0, 280.0)) if rng.random() < 0.25 else 0.0,
-        cortical_hu=float(rng.uniform(650.0, 1100.0) - 150.0 * age),
-        cancellous_hu=float(rng.uniform(170.0, 290.0) - 80.0 * age),
+        cortical_hu=float(rng.uniform(560.0, 980.0) - 120.0 * age),
+        cancellous_hu=float(rng.uniform(160.0, 260.0) - 80.0 * age),
         liver_hu=float(rng.normal(56.0, 7.0)),
         noise_hu=float(rng.uniform(4.0, 16.0)),
         num_nodules=int(rng.choice([0, 1, 2, 3, 5], p=[0.6, 0.18, 0.1, 0.07, 0.05])),

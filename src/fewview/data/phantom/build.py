@@ -58,14 +58,18 @@ def phantom(seed: int, *, size: int = 128, extent_mm: float = 400.0) -> Phantom:
     grid = cubic_grid(np.zeros(3), size=size, extent_mm=extent_mm)
     canvas = blank_canvas(body, grid.voxel_to_patient, size, extent_mm, streams[1])
     nodules = paint_body(canvas, body, streams[2], streams[3])
-    add_texture(canvas, body, extent_mm, streams[4], streams[5])
+    add_texture(canvas, body, streams[4], streams[5])
     volume = Volume(canvas.hu, grid.voxel_to_patient)
     truth = truth_of(seed, body, canvas, nodules, grid.voxel_to_patient)
     return Phantom(volume, canvas.labels, truth)
 
 
 def blank_canvas(
-    body: Anatomy, voxel_to_patient: Float[np.ndarray, "4 4"], size: int, extent_mm: float, rng: np.random.Generator
+    body: Anatomy,
+    voxel_to_patient: Float[np.ndarray, "4 4"],
+    size: int,
+    extent_mm: float,
+    rng: np.random.Generator,
 ) -> Canvas:
     """Air, with the body coordinates of every voxel: pose, stretch and a smooth warp."""
     stretch = np.array([body.width_scale, body.depth_scale, body.height_scale])
@@ -88,6 +92,7 @@ def blank_canvas(
         hu=np.full(shape, -1000.0, np.float32),
         labels=np.zeros(shape, np.uint8),
         voxel_mm=voxel_mm,
+        extent_mm=extent_mm,
         body_to_voxel=body_to_voxel,
     )
 
@@ -128,6 +133,7 @@ def paint_body(
     canvas.paint(skin, 15.0, LABELS["skin"])
     canvas.paint(skin + np.float32(SKIN_MM), -105.0, LABELS["fat"])
     canvas.paint(muscle, 52.0, LABELS["muscle"])
+    marble(canvas, muscle, slow_noise(canvas.hu.shape[0], canvas.extent_mm, organ_rng))
     above = above_diaphragm(trunk, wall)
     paint_abdomen(canvas, trunk, wall, above, organ_rng)
     chest = np.maximum(np.maximum(wall.distance + 1.0, -above), -wall.below - 5.0)
@@ -166,22 +172,37 @@ def paint_esophagus(canvas: Canvas, trunk: Trunk) -> None:
         canvas.paint(distance, 35.0, LABELS["esophagus"], where)
 
 
+def slow_noise(size: int, extent_mm: float, rng: np.random.Generator) -> Array:
+    """Noise of unit variance whose grain is about `TEXTURE_MM`, the same at any size."""
+    coarse = int(np.ceil(extent_mm / TEXTURE_MM)) + 2
+    noise = gaussian_filter(rng.standard_normal((coarse,) * 3).astype(np.float32), 0.8)
+    noise *= np.float32(1.0 / noise.std())
+    return np.asarray(zoom(noise, size / coarse, order=1, grid_mode=True, mode="nearest"))
+
+
+def marble(canvas: Canvas, muscle: Array, noise: Array) -> None:
+    """Sheets of fat between muscles: along the zero surface of a slow noise, under the surface."""
+    sheets = np.exp(-((noise / np.float32(0.16)) ** 2))
+    sheets *= np.clip((-2.0 - muscle) / np.float32(4.0), 0, 1) * (canvas.labels == LABELS["muscle"])
+    canvas.hu -= np.float32(110.0) * sheets
+
+
 def add_texture(
-    canvas: Canvas, body: Anatomy, extent_mm: float, slow_rng: np.random.Generator, fast_rng: np.random.Generator
+    canvas: Canvas,
+    body: Anatomy,
+    slow_rng: np.random.Generator,
+    fast_rng: np.random.Generator,
 ) -> None:
     """Slow variation of each tissue, fine grain of lung and muscle, and scanner noise."""
     size = canvas.hu.shape[0]
-    coarse = int(np.ceil(extent_mm / TEXTURE_MM)) + 2
-    slow = gaussian_filter(slow_rng.standard_normal((coarse,) * 3).astype(np.float32), 0.8)
-    slow *= np.float32(1.0 / slow.std())
-    slow = zoom(slow, size / coarse, order=1, grid_mode=True, mode="nearest")
+    slow = slow_noise(size, canvas.extent_mm, slow_rng)
     grain = fast_rng.standard_normal(canvas.hu.shape).astype(np.float32)
     smooth = gaussian_filter(grain, 0.7)
     smooth *= np.float32(1.0 / smooth.std())
     strength = np.zeros(len(LABELS), np.float32)
     fine = np.zeros(len(LABELS), np.float32)
     for names, slow_hu, fine_hu in (
-        (("lung",), 14.0, 18.0),
+        (("lung",), 14.0, 9.0),
         (("muscle",), 14.0, 12.0),
         (("fat", "abdomen", "mediastinum"), 14.0, 8.0),
         (("breast",), 45.0, 15.0),
@@ -199,13 +220,20 @@ def add_texture(
 
 
 def truth_of(
-    seed: int, body: Anatomy, canvas: Canvas, nodules: list[dict[str, float]], voxel_to_patient: Float[np.ndarray, "4 4"]
+    seed: int,
+    body: Anatomy,
+    canvas: Canvas,
+    nodules: list[dict[str, float]],
+    voxel_to_patient: Float[np.ndarray, "4 4"],
 ) -> dict[str, Any]:
     """What is known about the body, ready for JSON."""
     body_to_patient = voxel_to_patient @ canvas.body_to_voxel
     placed = []
     for nodule in nodules:
-        center = body_to_patient[:3, :3] @ [nodule["x"], nodule["y"], nodule["z"]] + body_to_patient[:3, 3]
+        center = (
+            body_to_patient[:3, :3] @ [nodule["x"], nodule["y"], nodule["z"]]
+            + body_to_patient[:3, 3]
+        )
         placed.append(
             {
                 "position_lps_mm": [round(float(c), 2) for c in center],
@@ -220,6 +248,8 @@ def truth_of(
         "seed": seed,
         "parameters": asdict(body),
         "nodules": placed,
-        "volumes_ml": {name: round(float(counts[i]) * voxel_ml, 1) for name, i in LABELS.items() if i},
+        "volumes_ml": {
+            name: round(float(counts[i]) * voxel_ml, 1) for name, i in LABELS.items() if i
+        },
         "labels": LABELS,
     }

@@ -30,6 +30,8 @@ class Canvas:
     labels: UInt8[np.ndarray, "depth height width"]
     voxel_mm: float
     """Voxel edge in body millimeters."""
+    extent_mm: float
+    """Edge of the whole canvas in patient millimeters."""
     body_to_voxel: Float[np.ndarray, "4 4"]
     """Body (x, y, z) to voxel (x, y, z) without the warp; good to `WARP_MM`."""
 

@@ -3,12 +3,13 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from fewview.data.phantom.canvas import Array, Box, Canvas, smooth_step, tube_distance
-from fewview.data.phantom.heart import Vessel
+from fewview.data.phantom.canvas import Array, Box, Canvas, smooth_step, smooth_union, tube_distance
+from fewview.data.phantom.heart import Vessel, fat_pad
 from fewview.data.phantom.trunk import Trunk, Wall, look_up, profile
 
 PLEURA_MM = 1.5
-RIGHT_DOME_MM = 203.0  # below the lung apex at mean inspiration
+DOME_PLACE = 0.46  # of the half width from the middle to the top of a dome
+RIGHT_DOME_MM = 198.0  # below the lung apex at mean inspiration
 
 
 def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
@@ -19,12 +20,16 @@ def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
     body = trunk.anatomy
     right = RIGHT_DOME_MM + body.inspiration_mm
     top = right + np.float32(body.dome_difference_mm) * smooth_step(-25.0, 45.0, wall.x)
-    saddle = np.float32(9.0) * np.exp(-(((wall.x - 12) / 26) ** 2))
+    outward = (wall.across - DOME_PLACE) / (1 - DOME_PLACE)
+    from_dome = np.where(outward > 0, outward, -0.8 * outward)
+    edge = (from_dome**2 + wall.along**2) ** 0.5
+    edge = np.minimum(edge, np.float32(1.25))
+    # In front the fall begins near the wall, behind from the middle on.
     cosine = wall.toward_back
-    fall = 72 + 20 * np.clip(cosine, 0, 1) - 34 * np.clip(-cosine, 0, 1)
-    fall = fall - np.float32(0.35 * body.inspiration_mm)
-    edge = np.minimum(wall.level, np.float32(1.3))
-    surface = top + saddle + fall * (0.25 * edge**2 + 0.75 * edge**5)
+    behind = np.clip(cosine, 0, 1)
+    fall = 64 + 24 * behind - 30 * np.clip(-cosine, 0, 1) - np.float32(0.35 * body.inspiration_mm)
+    early = np.float32(0.2) + np.float32(0.3) * (behind + np.sqrt(np.maximum(1 - cosine**2, 0)))
+    surface = top + fall * (early * edge**2 + (1 - early) * edge**4)
     return np.asarray((surface - wall.below) * np.float32(0.8), dtype=np.float32)
 
 
@@ -54,10 +59,14 @@ def mediastinum_distance(
     total = np.minimum(total, spine)
     where, distance = heart
     if where is not None:
-        # The heart's fat: most in the right front corner.
         total[where] = np.minimum(total[where], distance - np.float32(4.0))
+    place, pad = fat_pad(canvas, trunk)
+    if place is not None:
+        total[place] = np.minimum(total[place], pad)
     for vessel in found.values():
-        place, tube = tube_distance(canvas, vessel.course[:, :3], [float(r) for r in vessel.course[:, 3]])
+        place, tube = tube_distance(
+            canvas, vessel.course[:, :3], [float(r) for r in vessel.course[:, 3]]
+        )
         if place is not None:
             total[place] = np.minimum(total[place], tube - np.float32(2.5))
     return np.asarray(gaussian_filter(total, 3.0 / canvas.voxel_mm, truncate=2.5))
@@ -68,4 +77,6 @@ def lung_distance(wall: Wall, mediastinum: Array, above: Array) -> Array:
     apex = (np.abs(wall.x) - 44) ** 2 + (wall.y + 12) ** 2
     dome = apex / np.float32(64.0) - wall.below
     inside = np.maximum(wall.distance + PLEURA_MM, np.float32(0.7) * dome)
-    return np.maximum(np.maximum(inside, -mediastinum), np.float32(2.5) - above)
+    # Fat fills the corner between heart and diaphragm.
+    open_space = smooth_union(mediastinum, above - np.float32(2.5), 16.0)
+    return np.maximum(inside, -open_space)

@@ -4,20 +4,44 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewview.data.phantom.canvas import Array, Box, Canvas, bend, ellipsoid, smooth_union, tube_distance
+from fewview.data.phantom.canvas import (
+    Array,
+    Box,
+    Canvas,
+    bend,
+    ellipsoid,
+    smooth_union,
+    tube_distance,
+)
 from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.trunk import Trunk
 
 # Centers (left, behind the sternum's inner surface, below the apex), half axes and long axis of
 # the chambers, mm; a heart of 125 mm across.
 CHAMBERS = (
-    ((36.0, 58.0, 176.0), (49.0, 34.0, 35.0), (0.80, -0.42, -0.42)),  # left ventricle
-    ((8.0, 36.0, 172.0), (46.0, 27.0, 38.0), (0.85, -0.15, -0.50)),  # right ventricle
-    ((-20.0, 56.0, 160.0), (25.0, 30.0, 37.0), (0.0, 0.0, 1.0)),  # right atrium
-    ((10.0, 82.0, 142.0), (36.0, 19.0, 25.0), (1.0, 0.0, 0.0)),  # left atrium
-    ((12.0, 42.0, 135.0), (26.0, 24.0, 30.0), (0.2, 0.3, 0.93)),  # outflow tracts
+    ((36.0, 52.0, 179.0), (50.0, 31.0, 36.0), (0.78, -0.40, -0.46)),  # left ventricle
+    ((8.0, 34.0, 172.0), (48.0, 25.0, 38.0), (0.85, -0.15, -0.50)),  # right ventricle
+    ((-22.0, 53.0, 158.0), (25.0, 28.0, 37.0), (0.0, 0.0, 1.0)),  # right atrium
+    ((10.0, 76.0, 142.0), (38.0, 19.0, 26.0), (1.0, 0.0, 0.0)),  # left atrium
+    ((16.0, 40.0, 134.0), (30.0, 24.0, 34.0), (0.2, 0.3, 0.93)),  # outflow tracts
 )
 CENTER = np.array([12.0, 58.0, 165.0])
+
+
+def heart_sink(trunk: Trunk) -> float:
+    """How much lower than in `CHAMBERS` the heart lies: it rides on the diaphragm, mm."""
+    return 7.0 + 0.8 * trunk.anatomy.inspiration_mm + 0.3 * trunk.anatomy.dome_difference_mm
+
+
+def fat_pad(canvas: Canvas, trunk: Trunk) -> tuple[Box | None, Array]:
+    """Signed distance to the fat that fills the corner between the heart and the diaphragm."""
+    scale = trunk.anatomy.heart_scale
+    center = (30.0, trunk.inner_front(165.0) + 46.0, -202.0 - heart_sink(trunk))
+    where = canvas.box(np.array([center]), 70.0 * scale)
+    if where is None:
+        return None, np.zeros((0, 0, 0), np.float32)
+    semi = (50.0 * scale, 40.0 * scale, 30.0 * scale)
+    return where, ellipsoid(canvas, where, center, semi)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +62,7 @@ def heart_distance(canvas: Canvas, trunk: Trunk) -> tuple[Box | None, Array]:
     rotation = np.array(
         [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
     )
-    sink = 0.75 * body.inspiration_mm
+    sink = heart_sink(trunk)
     where = canvas.box(np.array([[15.0, front + 58.0, -165.0 - sink]]), 95.0)
     if where is None:
         return None, np.zeros((0, 0, 0), np.float32)
@@ -95,20 +119,27 @@ def vessels(trunk: Trunk) -> dict[str, Vessel]:
         (20.0, front + 50.0, -103.0, 12.0),
     ]
     fork = pulmonary[-1]
-    right = [(*fork[:3], 10.0), (-12.0, front + 62.0, -108.0, 9.5), (-38.0, front + 68.0, -114.0, 8.0)]
+    right = [
+        (*fork[:3], 10.0),
+        (-12.0, front + 62.0, -108.0, 9.5),
+        (-38.0, front + 68.0, -114.0, 8.0),
+    ]
     right += [(-50.0, front + 74.0, -132.0, 6.5)]
     left = [(*fork[:3], 10.5), (34.0, front + 64.0, -101.0, 9.5), (46.0, front + 78.0, -112.0, 8.0)]
     left += [(50.0, front + 84.0, -130.0, 6.5)]
     upper_cava = [(-26.0, front + 34.0, -48.0, 7.5), (-30.0, front + 44.0, -90.0, 9.5)]
     upper_cava += [(-26.0, trunk.inner_front(140.0) + 56.0, -140.0, 10.0)]
     lower_cava = [(-22.0, trunk.inner_front(190.0) + 72.0, -185.0, 12.0)]
-    lower_cava += [(-24.0, behind(240.0) - 34.0, -240.0, 11.5), (-22.0, behind(390.0) - 24.0, -390.0, 10.0)]
+    lower_cava += [
+        (-24.0, behind(240.0) - 34.0, -240.0, 11.5),
+        (-22.0, behind(390.0) - 24.0, -390.0, 10.0),
+    ]
     neck = trunk.inner_front(20.0)
     stem = (arch_y + front) * 0.5
     branches = {
         "brachiocephalic": [(-6.0, front + 46.0, -76.0, 6.5), (-20.0, neck + 28.0, -36.0, 6.0), (-30.0, neck + 26.0, 60.0, 4.0)],
         "left_carotid": [(6.0, stem - 4.0, -68.0, 4.5), (18.0, neck + 30.0, -30.0, 4.2), (30.0, neck + 26.0, 60.0, 4.0)],
-        "left_subclavian": [(18.0, stem + 14.0, -68.0, 5.5), (24.0, neck + 44.0, -22.0, 5.2), (70.0, neck + 24.0, -10.0, 4.5)],
+        "left_subclavian": [(18.0, stem + 14.0, -68.0, 5.5), (24.0, neck + 34.0, -22.0, 5.2), (40.0, neck + 16.0, 4.0, 4.8), (90.0, neck + 6.0, 2.0, 4.5)],
         "left_brachiocephalic_vein": [(44.0, neck + 16.0, -32.0, 6.5), (10.0, front + 26.0, -52.0, 6.8), (-25.0, front + 34.0, -58.0, 7.0)],
     }  # fmt: skip
     great = LABELS["great_vessel"]
@@ -136,7 +167,9 @@ def paint_heart(canvas: Canvas, trunk: Trunk, heart: Array, where: Box, above: A
 def paint_vessels(canvas: Canvas, trunk: Trunk, found: dict[str, Vessel]) -> None:
     """Blood in the great vessels."""
     for vessel in found.values():
-        where, distance = tube_distance(canvas, vessel.course[:, :3], [float(r) for r in vessel.course[:, 3]])
+        where, distance = tube_distance(
+            canvas, vessel.course[:, :3], [float(r) for r in vessel.course[:, 3]]
+        )
         if where is not None:
             blood = 42.0 + vessel.contrast * trunk.anatomy.contrast_hu
             canvas.paint(distance, blood, vessel.label, where)

@@ -79,7 +79,7 @@ def paint_ribs(canvas: Canvas, wall: Wall, body: Anatomy) -> None:
     head = np.float32(15.0) - np.abs(x)  # the head stops at the vertebra
     bone = np.maximum(bone, head)
     canvas.paint(cartilage, 95.0, LABELS["costal_cartilage"], layer)
-    paint_bone(canvas, bone, body.cortical_hu, body.cancellous_hu, LABELS["rib"], layer, 1.5)
+    paint_bone(canvas, bone, body.cortical_hu, body.cancellous_hu, LABELS["rib"], layer, 1.0)
 
 
 def paint_sternum(canvas: Canvas, trunk: Trunk) -> None:

@@ -5,7 +5,15 @@ import numpy as np
 from fewview.data.phantom.canvas import Canvas, bend, tube_distance
 from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.spine import paint_bone
-from fewview.data.phantom.trunk import RIB_LAYER_MM, Trunk, Wall, look_up, profile, shoulder_joint
+from fewview.data.phantom.trunk import (
+    RIB_LAYER_MM,
+    Trunk,
+    Wall,
+    arm_end,
+    look_up,
+    profile,
+    shoulder_joint,
+)
 
 GAP_MM = 8.0  # muscle between ribs and shoulder blade
 HALF_PLATE_MM = 2.0
@@ -22,13 +30,25 @@ def paint_shoulders(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:
         clavicle = bend(
             [
                 (flip * 20.0, front - 8.0, -40.0, 8.0),
-                (flip * 62.0, front - 12.0 + 0.12 * (tip[1] - front), -40.0 + 0.3 * (tip[2] + 40.0), 6.0),
-                (flip * 105.0, front + 0.65 * (tip[1] - front), -40.0 + 0.75 * (tip[2] + 40.0), 5.5),
+                (
+                    flip * 62.0,
+                    front - 12.0 + 0.12 * (tip[1] - front),
+                    -40.0 + 0.3 * (tip[2] + 40.0),
+                    6.0,
+                ),
+                (
+                    flip * 105.0,
+                    front + 0.65 * (tip[1] - front),
+                    -40.0 + 0.75 * (tip[2] + 40.0),
+                    5.5,
+                ),
                 (tip[0], tip[1], tip[2], 6.5),
             ],
             12,
         )
-        paint_tube_bone(canvas, clavicle, LABELS["clavicle"], body.cortical_hu, body.cancellous_hu + 60.0, 2.0)
+        paint_tube_bone(
+            canvas, clavicle, LABELS["clavicle"], body.cortical_hu, body.cancellous_hu + 60.0, 2.0
+        )
         back = trunk.at(trunk.spine_y, 45.0)
         ridge = bend(
             [
@@ -47,11 +67,21 @@ def paint_shoulders(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:
             3,
         )
         for part in (ridge, neck):
-            paint_tube_bone(canvas, part, LABELS["scapula"], body.cortical_hu * 0.8, body.cancellous_hu + 60.0, 1.6)
+            paint_tube_bone(
+                canvas,
+                part,
+                LABELS["scapula"],
+                body.cortical_hu * 0.8,
+                body.cancellous_hu + 60.0,
+                1.6,
+            )
         if body.arms_up:
-            arm = np.array([flip * 205.0, joint[1] - 25.0, 125.0])
+            arm = arm_end(trunk, flip)
             along = (arm - joint) / np.linalg.norm(arm - joint)
-            shaft = [(*(joint + along * d), r) for d, r in ((0.0, 22.0), (25.0, 18.0), (55.0, 12.0), (150.0, 11.0))]
+            shaft = [
+                (*(joint + along * d), r)
+                for d, r in ((0.0, 22.0), (25.0, 18.0), (55.0, 12.0), (150.0, 11.0))
+            ]
         else:
             shaft = [(*joint, 22.0), (*(joint + np.array([flip * 3.0, 0.0, -10.0])), 21.0)]
         paint_tube_bone(
@@ -60,7 +90,12 @@ def paint_shoulders(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:
 
 
 def paint_tube_bone(
-    canvas: Canvas, points: np.ndarray, label: int, cortical_hu: float, cancellous_hu: float, shell_mm: float
+    canvas: Canvas,
+    points: np.ndarray,
+    label: int,
+    cortical_hu: float,
+    cancellous_hu: float,
+    shell_mm: float,
 ) -> None:
     """A bent tube of bone."""
     where, distance = tube_distance(canvas, points[:, :3], [float(r) for r in points[:, 3]])
@@ -72,7 +107,9 @@ def paint_blades(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:
     """The plates of the shoulder blades: triangles in a layer over the ribs of the back."""
     shift = 12.0 if trunk.anatomy.arms_up else 0.0
     outside = wall.distance - np.float32(RIB_LAYER_MM + GAP_MM)
-    layer = np.nonzero((np.abs(outside) < 8) & (wall.below > 5) & (wall.below < 190) & (wall.y > -60))
+    layer = np.nonzero(
+        (np.abs(outside) < 8) & (wall.below > 5) & (wall.below < 190) & (wall.y > -60)
+    )
     below, angle = wall.below[layer], np.degrees(np.arccos(np.clip(wall.toward_back[layer], -1, 1)))
     radius = np.hypot(wall.y[layer] + 0.32 * wall.front[layer], wall.x[layer])
     # Inner border near the spine, outer border from the lower tip up to the joint.

@@ -10,10 +10,14 @@ from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.trunk import BOTTOM, PER_MM, TOP, Trunk, look_up, profile
 
 # Heights in mm of a vertebra with the disc below it, C3 to L5 (typical adult; T1 to T12 281 mm).
-PITCH = (15, 15, 15, 16, 17) + (20, 20.5, 21, 21.5, 22, 22.5, 23, 23.5, 24.5, 26, 27.5, 29) + (32, 34, 35, 36, 36)
+PITCH = (
+    (15, 15, 15, 16, 17)
+    + (20, 20.5, 21, 21.5, 22, 22.5, 23, 23.5, 24.5, 26, 27.5, 29)
+    + (32, 34, 35, 36, 36)
+)
 FIRST_THORACIC = 5
 T1_TOP = -14.0  # mm below the lung apex: the apex reaches to the first rib's neck
-SHELL_MM = 1.3
+SHELL_MM = 0.8
 
 
 def vertebra_tops() -> Float32[np.ndarray, " vertebra"]:
@@ -45,7 +49,9 @@ class SpineFrame:
 def paint_spine(canvas: Canvas, trunk: Trunk) -> None:
     """Draw all vertebrae and discs."""
     heights = np.arange(-170.0, 400.0, 20.0)
-    course = np.array([[trunk.at(trunk.spine_x, h), trunk.at(trunk.spine_y, h), -h] for h in heights])
+    course = np.array(
+        [[trunk.at(trunk.spine_x, h), trunk.at(trunk.spine_y, h), -h] for h in heights]
+    )
     where = canvas.box(course, 60.0)
     if where is None:
         return
@@ -56,7 +62,9 @@ def paint_spine(canvas: Canvas, trunk: Trunk) -> None:
     disc = cylinder(frame, inset=0.8)
     disc = np.maximum(disc, -bodies)
     canvas.paint(disc, 85.0, LABELS["disc"], where)
-    paint_bone(canvas, bodies, body.cortical_hu * 0.62, body.cancellous_hu, LABELS["vertebra"], where)
+    paint_bone(
+        canvas, bodies, body.cortical_hu * 0.45, body.cancellous_hu, LABELS["vertebra"], where
+    )
     canal = np.hypot(frame.x, frame.y - canal_center(frame)) - np.float32(8.0)
     canvas.paint(canal, 28.0, LABELS["spinal_canal"], where)
 
@@ -85,7 +93,10 @@ def spine_frame(canvas: Canvas, trunk: Trunk, where: Box) -> SpineFrame:
     along_course = below + look_up(slope, below) * y
     tops = vertebra_tops()
     middles = np.array(
-        [t + 0.5 * p * (1 - disc_share(i)) for i, (t, p) in enumerate(zip(tops, PITCH, strict=False))]
+        [
+            t + 0.5 * p * (1 - disc_share(i))
+            for i, (t, p) in enumerate(zip(tops, PITCH, strict=False))
+        ]
     )
     halves = np.array([0.5 * p * (1 - disc_share(i)) for i, p in enumerate(PITCH)])
     ticks = np.arange(TOP, BOTTOM, 1.0 / PER_MM)
@@ -130,17 +141,21 @@ def paint_arches(canvas: Canvas, trunk: Trunk, where: Box, frame: SpineFrame) ->
     tilt = frame.along - np.float32(0.35) * (frame.y - canal_center(frame))
     arch = np.maximum(np.abs(radius - 11.0) - 3.2, np.abs(tilt + 1.0) - 0.72 * frame.half_height)
     label = LABELS["vertebra"]
-    paint_bone(canvas, arch, body.cortical_hu * 0.8, body.cancellous_hu + 120.0, label, where)
+    paint_bone(canvas, arch, body.cortical_hu * 0.7, body.cancellous_hu + 70.0, label, where)
     for number, top in enumerate(vertebra_tops()[:-1]):
         middle = float(top) + 0.5 * PITCH[number]
-        center = np.array([trunk.at(trunk.spine_x, middle), trunk.at(trunk.spine_y, middle), -middle])
+        center = np.array(
+            [trunk.at(trunk.spine_x, middle), trunk.at(trunk.spine_y, middle), -middle]
+        )
         for start, end, radii in processes(number, trunk, middle):
             ends = np.stack([center + start, center + end])
             place = canvas.box(ends, 9.0)
             if place is None:
                 continue
             distance = capsule(canvas, place, ends[0], ends[1], radii)
-            paint_bone(canvas, distance, body.cortical_hu * 0.7, body.cancellous_hu + 60.0, label, place)
+            paint_bone(
+                canvas, distance, body.cortical_hu * 0.7, body.cancellous_hu + 60.0, label, place
+            )
 
 
 def processes(
@@ -156,7 +171,9 @@ def processes(
     reach = depth + (44.0 if lumbar else 42.0 if thoracic else 34.0)
     root = np.array([0.0, depth + 19.0, -3.0])
     spine = (root, np.array([0.0, reach, -3.0 - fall]), (3.4, 3.8 if not lumbar else 5.0))
-    out, behind = (40.0, 12.0) if lumbar else ((33.0 - 0.9 * order, 19.0) if thoracic else (24.0, 6.0))
+    out, behind = (
+        (40.0, 12.0) if lumbar else ((33.0 - 0.9 * order, 19.0) if thoracic else (24.0, 6.0))
+    )
     if number == FIRST_THORACIC + 11:
         out = 20.0
     arms: list[tuple[Array, Array, tuple[float, float]]] = [spine]

@@ -13,11 +13,11 @@ from fewview.data.phantom.canvas import Array, Canvas, capsule, tube_distance
 from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.trunk import Trunk
 
-LEAF_RADIUS_MM = 0.62
+LEAF_RADIUS_MM = 0.65
 MURRAY = 2.6
-BALANCE = 0.45
+BALANCE = 0.8
 NUM_CANDIDATES = 900
-NUM_LEAVES = 210
+NUM_LEAVES = 260
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,20 @@ def grow(root: Array, ends: Array) -> Tree:
     return Tree(points, parent, LEAF_RADIUS_MM * load ** (1 / MURRAY))
 
 
-def paint_tree(canvas: Canvas, tree: Tree, lung: Array, hu: float, rng: np.random.Generator) -> None:
+def paint_tree(
+    canvas: Canvas, tree: Tree, lung: Array, hu: float, rng: np.random.Generator
+) -> None:
     """Draw a tree's branches, slightly bent, where there is lung."""
-    shifts = rng.normal(0.0, 0.08, (len(tree.points), 3))
+    shifts = rng.normal(0.0, 0.05, (len(tree.points), 3))
     for i in range(1, len(tree.points)):
         start, end = tree.points[tree.parent[i]], tree.points[i]
         middle = 0.5 * (start + end) + shifts[i] * np.linalg.norm(end - start)
         wide = min(float(tree.radius[i]) * 1.15, float(tree.radius[tree.parent[i]]))
         radius = float(tree.radius[i])
-        for a, b, radii in ((start, middle, (wide, radius)), (middle, end, (radius, radius * 0.85))):
+        for a, b, radii in (
+            (start, middle, (wide, radius)),
+            (middle, end, (radius, radius * 0.85)),
+        ):
             where = canvas.box(np.stack([a, b]), wide + 1.0)
             if where is None:
                 continue
@@ -67,9 +72,7 @@ def paint_tree(canvas: Canvas, tree: Tree, lung: Array, hu: float, rng: np.rando
             labels[(distance < 0) & (labels == LABELS["lung"])] = LABELS["lung_vessel"]
 
 
-def paint_lung_vessels(
-    canvas: Canvas, trunk: Trunk, lung: Array, rng: np.random.Generator
-) -> None:
+def paint_lung_vessels(canvas: Canvas, trunk: Trunk, lung: Array, rng: np.random.Generator) -> None:
     """Arteries from the hila and veins toward the left atrium, on both sides."""
     front = trunk.inner_front(120.0)
     hu = 30.0 + 0.8 * trunk.anatomy.contrast_hu
@@ -79,20 +82,31 @@ def paint_lung_vessels(
             high = np.array([max(20.0 * flip, 132.0 * flip), front + 175.0, 5.0])
             candidates = rng.uniform(low, high, (NUM_CANDIDATES, 3))
             ends = candidates[canvas.sample(lung, candidates) < -4.0][:NUM_LEAVES]
-            root = np.array([flip * 44.0, front + behind, -below - 0.5 * trunk.anatomy.inspiration_mm])
+            root = np.array(
+                [flip * 44.0, front + behind, -below - 0.5 * trunk.anatomy.inspiration_mm]
+            )
             tree = grow(root, ends)
             paint_tree(canvas, tree, lung, hu, rng)
 
 
 def airways(trunk: Trunk, rng: np.random.Generator) -> list[Array]:
-    """Courses (x, y, z, inner radius) of trachea, main bronchi and four more generations."""
+    """Courses (x, y, z, inner radius) of trachea, main bronchi and three more generations."""
     body = trunk.anatomy
     front = trunk.inner_front(100.0)
     wide = 8.3 if body.female else 9.3
     carina = np.array([2.0, front + 66.0, -98.0])
     neck_y = trunk.at(trunk.spine_y, -40.0) - 26.0
     inlet = np.array([1.0, trunk.at(trunk.spine_y, 15.0) - 30.0, -15.0])
-    found = [np.array([[0.0, neck_y - 6.0, 140.0, wide], [0.0, neck_y, 50.0, wide], [*inlet, wide], [*carina, wide]])]
+    found = [
+        np.array(
+            [
+                [0.0, neck_y - 6.0, 140.0, wide],
+                [0.0, neck_y, 50.0, wide],
+                [*inlet, wide],
+                [*carina, wide],
+            ]
+        )
+    ]
     sides = (
         (np.array([-20.0, front + 69.0, -112.0]), np.array([-38.0, front + 74.0, -132.0]), 7.0),
         (np.array([24.0, front + 70.0, -116.0]), np.array([45.0, front + 78.0, -130.0]), 6.3),
@@ -103,12 +117,17 @@ def airways(trunk: Trunk, rng: np.random.Generator) -> list[Array]:
         lobes = ((0.5, -0.25, 0.85), (0.55, -0.75, -0.3), (0.45, 0.25, -0.85), (0.75, 0.6, -0.35))
         for heading in lobes:
             start = near if heading[2] > 0 and flip < 0 else hilum
-            fork(start, np.array(heading) * np.array([flip, 1, 1]), radius * 0.55, 4, rng, found)
+            fork(start, np.array(heading) * np.array([flip, 1, 1]), radius * 0.52, 3, rng, found)
     return found
 
 
 def fork(
-    start: Array, heading: Array, radius: float, generations: int, rng: np.random.Generator, found: list[Array]
+    start: Array,
+    heading: Array,
+    radius: float,
+    generations: int,
+    rng: np.random.Generator,
+    found: list[Array],
 ) -> None:
     """Add a bronchus and, at its end, two daughters."""
     heading = heading / np.linalg.norm(heading)
@@ -137,7 +156,9 @@ def paint_airways(canvas: Canvas, courses: list[Array]) -> None:
             canvas.paint(distance, -990.0, LABELS["airway"], where)
 
 
-def paint_nodules(canvas: Canvas, trunk: Trunk, lung: Array, rng: np.random.Generator) -> list[dict[str, float]]:
+def paint_nodules(
+    canvas: Canvas, trunk: Trunk, lung: Array, rng: np.random.Generator
+) -> list[dict[str, float]]:
     """Round, slightly lumpy nodules; returns their centers in body mm and diameters."""
     front = trunk.inner_front(120.0)
     candidates = rng.uniform([-125.0, front, -280.0], [125.0, front + 170.0, -10.0], (400, 3))
@@ -152,5 +173,7 @@ def paint_nodules(canvas: Canvas, trunk: Trunk, lung: Array, rng: np.random.Gene
             if where is not None:
                 shape = capsule(canvas, where, middle, middle, (size, size))
                 canvas.paint(shape, hu, LABELS["nodule"], where)
-        found.append({"x": center[0], "y": center[1], "z": center[2], "diameter_mm": 2 * radius, "hu": hu})
+        found.append(
+            {"x": center[0], "y": center[1], "z": center[2], "diameter_mm": 2 * radius, "hu": hu}
+        )
     return found

@@ -17,7 +17,7 @@ from fewview.data.phantom.canvas import Array, Canvas, capsule, ellipsoid, smoot
 TOP, BOTTOM, PER_MM = -260.0, 420.0, 2
 RIB_LAYER_MM = 11.0  # from the inner surface to the outside of the ribs
 SKIN_MM = 2.0
-POWER = 2.35  # of the superellipse: fuller than an ellipse, not a box
+POWER = 2.55  # of the superellipse: fuller than an ellipse, not a box
 
 
 def profile(knots: dict[float, float]) -> Float32[np.ndarray, " height"]:
@@ -45,7 +45,7 @@ class Trunk:
         """Inner surface to the side."""
         belly = 14.0 * self.anatomy.belly
         return profile(
-            {-120: 30, -40: 31, -12: 38, 0: 56, 15: 74, 40: 94, 80: 111, 120: 121, 160: 128}
+            {-120: 30, -40: 31, -12: 38, 0: 58, 15: 79, 40: 98, 80: 114, 120: 123, 160: 129}
             | {200: 132, 250: 133, 300: 130 + belly / 2, 400: 124 + belly}
         )
 
@@ -54,15 +54,15 @@ class Trunk:
         """Inner surface in front of the centers of the vertebral bodies."""
         belly = 45.0 * self.anatomy.belly
         return profile(
-            {-120: 36, -40: 36, -10: 42, 10: 54, 40: 74, 80: 97, 120: 113, 160: 124, 200: 130}
-            | {250: 128 + 0.3 * belly, 300: 118 + 0.8 * belly, 400: 100 + belly}
+            {-120: 36, -40: 36, -10: 44, 10: 60, 40: 87, 80: 113, 120: 126, 160: 133, 200: 136}
+            | {250: 133 + 0.3 * belly, 300: 122 + 0.8 * belly, 400: 100 + belly}
         )
 
     @cached_property
     def back(self) -> Float32[np.ndarray, " height"]:
         """Inner surface behind the centers of the vertebral bodies, beside the spine."""
         return profile(
-            {-120: 16, -40: 16, 0: 22, 40: 31, 80: 36, 150: 39, 220: 38, 300: 34, 400: 30}
+            {-120: 16, -40: 16, 0: 26, 40: 37, 80: 43, 150: 47, 220: 46, 300: 40, 400: 33}
         )
 
     @cached_property
@@ -70,14 +70,9 @@ class Trunk:
         """Centers of the vertebral bodies, posterior: thoracic kyphosis, lumbar lordosis."""
         bow = self.anatomy.kyphosis_mm
         return profile(
-            {
-                -200: 20 - bow * 1.1,
-                -100: 36 - bow * 1.1,
-                -40: 42 - bow,
-                20: 45 - 0.5 * bow,
-                70: 45 - 0.12 * bow,
-            }
-            | {130: 45, 190: 45 - 0.15 * bow, 260: 45 - 0.6 * bow, 330: 43 - bow, 400: 42 - bow}
+            {-200: 38 - 2.1 * bow, -100: 40 - 2.0 * bow, -40: 43 - 1.6 * bow, 0: 45 - 1.1 * bow}
+            | {50: 45 - 0.45 * bow, 90: 45 - 0.12 * bow, 140: 45, 200: 45 - 0.08 * bow}
+            | {270: 45 - 0.45 * bow, 340: 45 - 0.8 * bow, 420: 45 - 0.75 * bow}
         )
 
     @cached_property
@@ -102,8 +97,10 @@ class Wall:
 
     distance: Float32[np.ndarray, "depth height width"]
     """Outward distance from the inner surface, mm, along the ray from the middle of the cut."""
-    level: Float32[np.ndarray, "depth height width"]
-    """0 in the middle of the cut, 1 on the inner surface."""
+    across: Float32[np.ndarray, "depth height width"]
+    """0 in the middle plane, 1 where the cut is widest."""
+    along: Float32[np.ndarray, "depth height width"]
+    """0 at the widest place, 1 at the inner surface straight in front and behind."""
     toward_back: Float32[np.ndarray, "depth height width"]
     """Cosine of the angle to straight back: 1 behind, 0 at the side, -1 in front."""
     below: Float32[np.ndarray, "depth height width"]
@@ -128,14 +125,14 @@ def wall_of(trunk: Trunk, x: Array, y: Array, z: Array) -> Wall:
     offset = behind - middle
     half_depth = np.where(offset < 0, front + middle, back - middle - notch)
     power = np.float32(POWER)
-    level = ((np.abs(side) / half_width) ** power + (np.abs(offset) / half_depth) ** power) ** (
-        1 / power
-    )
+    across, along = np.abs(side) / half_width, np.abs(offset) / half_depth
+    level = (across**power + along**power) ** (1 / power)
     level = np.maximum(level, np.float32(1e-3))
     radius = np.sqrt(side * side + offset * offset)
     return Wall(
         distance=radius - radius / level,
-        level=level,
+        across=across,
+        along=along,
         toward_back=offset / np.maximum(radius, np.float32(1e-3)),
         below=below,
         x=side,
@@ -158,35 +155,47 @@ def soft_layers(canvas: Canvas, trunk: Trunk, wall: Wall) -> tuple[Array, Array]
     # Latissimus, serratus and the muscles of the shoulder blade: over the upper ribs, to the back.
     blade = np.clip(0.82 * np.sqrt(side) + 0.57 * wall.toward_back, 0, 1) ** 6
     muscle = (
-        look_up(profile({-60: 16, 0: 20, 60: 17, 200: 16, 300: 22, 400: 26}), wall.below) * back
-        + look_up(profile({-60: 10, 20: 8, 50: 13, 90: 15, 140: 8, 200: 4, 400: 6}), wall.below)
+        look_up(profile({-60: 16, 0: 16, 60: 11, 200: 8, 300: 16, 400: 24}), wall.below) * back
+        + look_up(profile({-60: 10, 20: 8, 50: 11, 90: 12, 140: 6, 200: 3, 400: 6}), wall.below)
         * front
         * beside_sternum
-        + look_up(profile({-60: 16, 0: 14, 60: 16, 110: 11, 180: 6, 300: 5, 400: 8}), wall.below)
+        + look_up(profile({-60: 16, 0: 14, 60: 12, 110: 8, 180: 4, 300: 4, 400: 8}), wall.below)
         * side
-        + look_up(profile({-60: 0, 0: 14, 40: 20, 120: 16, 180: 5, 230: 0}), wall.below) * blade
+        + look_up(profile({-60: 0, 0: 12, 40: 17, 120: 13, 180: 4, 230: 0}), wall.below) * blade
     ) * np.float32(body.muscle)
     fat = np.float32(body.fat_mm) * (
-        look_up(profile({-60: 0.5, 40: 0.8, 150: 0.9, 400: 1.1}), wall.below) * back
-        + look_up(profile({-60: 0.4, 40: 0.6, 120: 0.9, 200: 0.8, 400: 1.4}), wall.below) * front
+        look_up(profile({-60: 0.5, 40: 0.7, 150: 0.7, 400: 1.0}), wall.below) * back
+        + look_up(profile({-60: 0.4, 40: 0.5, 120: 0.7, 200: 0.8, 400: 1.5}), wall.below) * front
         + look_up(profile({-60: 0.4, 40: 0.9, 150: 1.0, 250: 1.0, 400: 1.5}), wall.below) * side
     )
     muscle_distance = wall.distance - RIB_LAYER_MM - muscle
     skin_distance = muscle_distance - fat - SKIN_MM
     for flip in (-1.0, 1.0):
         joint = shoulder_joint(trunk, flip)
-        neck = np.array([flip * 48.0, joint[1] + 8.0, -25.0])
-        arm = np.array([flip * 205.0, joint[1] - 25.0, 125.0]) if body.arms_up else joint
-        for start, end, radii in ((neck, joint, (34.0, 40.0)), (joint, arm, (40.0, 36.0))):
-            where = canvas.box(np.stack([start, end]), 40.0 + body.fat_mm + 30.0)
+        neck = np.array([flip * 42.0, joint[1] + 18.0, -22.0])
+        arm = arm_end(trunk, flip) if body.arms_up else joint
+        fold = np.array([flip * 128.0, joint[1] + 18.0, -165.0])
+        stout = 0.5 + 0.5 * body.muscle
+        for start, end, radii in (
+            (neck, joint, (50.0, 50.0)),
+            (joint, arm, (48.0, 38.0)),
+            (joint, fold, (38.0, 10.0)),
+        ):
+            where = canvas.box(np.stack([start, end]), 50.0 * stout + body.fat_mm + 30.0)
             if where is None:
                 continue
-            limb = capsule(canvas, where, start, end, radii)
+            limb = capsule(canvas, where, start, end, (radii[0] * stout, radii[1] * stout))
+
             muscle_distance[where] = smooth_union(muscle_distance[where], limb, 30.0)
             cover = limb - 0.7 * body.fat_mm - SKIN_MM
             skin_distance[where] = smooth_union(skin_distance[where], cover, 35.0)
         if body.breast_mm > 0:
             add_breast(canvas, trunk, flip, skin_distance)
+    # The patient lies on a flat couch.
+    couch = 102.0 + 0.6 * body.fat_mm
+    skin_distance = -smooth_union(-skin_distance, couch - canvas.y, 16.0)
+    rest = couch - 0.5 * body.fat_mm - 2 * SKIN_MM
+    muscle_distance = -smooth_union(-muscle_distance, rest - canvas.y, 16.0)
     return muscle_distance, skin_distance
 
 
@@ -196,7 +205,12 @@ def shoulder_joint(trunk: Trunk, flip: float) -> Array:
     rise = -12.0 if body.arms_up else 30.0
     drop = rise + body.shoulder_drop_mm
     out = 150.0 if body.arms_up else 158.0
-    return np.array([flip * out, trunk.at(trunk.spine_y, 40.0) - 22.0, -drop])
+    return np.array([flip * out, trunk.at(trunk.spine_y, 40.0) - 6.0, -drop])
+
+
+def arm_end(trunk: Trunk, flip: float) -> Array:
+    """Where the axis of a raised upper arm leaves."""
+    return shoulder_joint(trunk, flip) + np.array([flip * 55.0, -30.0, 140.0])
 
 
 def add_breast(canvas: Canvas, trunk: Trunk, flip: float, skin_distance: Array) -> None:
