@@ -72,6 +72,31 @@ class Schedule:
         sigma = (-torch.expm1(2.0 * log_alpha)).clamp(min=0.0).sqrt()
         return alpha.to(time.dtype), sigma.to(time.dtype)
 
+    def time_of(self, ratio: Float[Tensor, " level"]) -> Float[Tensor, " level"]:
+        """Time at which sigma / alpha has a given value; the inverse of `alpha_sigma`."""
+        log_alpha = -0.5 * torch.log1p(ratio.double() ** 2)
+        table = self._log_alpha.flip(0)  # ascending, from noise to clean
+        upper = torch.searchsorted(table, log_alpha).clamp(1, len(table) - 1)
+        below, above = table[upper - 1], table[upper]
+        weight = ((log_alpha - below) / (above - below)).clamp(0.0, 1.0)
+        return 1.0 - (upper - 1 + weight) / (len(table) - 1)
+
+    def sampling_times(self, nfe: int) -> Float[Tensor, " level"]:
+        """`nfe` falling times from 1 to the chain's first step, then 0.
+
+        Equally spaced in (sigma / alpha)^(1/7), which puts most steps where detail is decided.
+
+        References:
+            Karras et al. (2022), EDM, equation 5 with rho 7.
+        """
+        ends = torch.tensor([1.0, 1.0 / (len(self._log_alpha) - 1)], dtype=torch.float64)
+        alpha, sigma = self.alpha_sigma(ends)
+        largest, smallest = ((sigma / alpha) ** (1 / 7)).tolist()
+        levels = torch.linspace(largest, smallest, nfe, dtype=torch.float64) ** 7
+        times = self.time_of(levels)
+        times[0] = 1.0
+        return torch.cat([times, torch.zeros(1, dtype=torch.float64)]).float()
+
     def split(self, output: Tensor, noisy: Tensor, time: Float[Tensor, " batch"]) -> "Split":
         """Clean latent and noise that a network's output stands for."""
         alpha, sigma = (per_volume(value, noisy) for value in self.alpha_sigma(time))

@@ -69,12 +69,12 @@ def _levels(schedule: Schedule, time: Tensor, like: Tensor) -> tuple[Tensor, Ten
 def ddim(
     predict: Predict, schedule: Schedule, noise: Tensor, *, nfe: int
 ) -> Float[Tensor, "batch latent depth height width"]:
-    """Deterministic DDIM on equally spaced times from 1 to 0.
+    """Deterministic DDIM on the schedule's sampling times.
 
     References:
         Song, Meng, Ermon (2021), equation 12 with eta 0.
     """
-    times = torch.linspace(1.0, 0.0, nfe + 1)
+    times = schedule.sampling_times(nfe)
     noisy = noise
     for now, after in zip(times[:-1], times[1:], strict=True):
         split = _denoise(predict, schedule, noisy, now)
@@ -86,14 +86,14 @@ def ddim(
 def dpmpp_2m(
     predict: Predict, schedule: Schedule, noise: Tensor, *, nfe: int
 ) -> Float[Tensor, "batch latent depth height width"]:
-    """DPM-Solver++, second order, multistep, on equally spaced times from 1 to 0.
+    """DPM-Solver++, second order, multistep, on the schedule's sampling times.
 
     The first step is first order, and so is the last, which goes to sigma 0.
 
     References:
         Lu et al. (2022), DPM-Solver++, algorithm 2.
     """
-    times = torch.linspace(1.0, 0.0, nfe + 1)
+    times = schedule.sampling_times(nfe)
     noisy, previous, step_before = noise, None, None
     for now, after in zip(times[:-1], times[1:], strict=True):
         denoised = _denoise(predict, schedule, noisy, now).denoised

@@ -1,0 +1,80 @@
+"""What a detector makes of line integrals: counts with noise, and images for the eye.
+
+Line integrals are clean; a detector counts photons. `expose` goes from line integrals to
+noisy ones through intensity and back; `display_style` makes what a viewing station shows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+DISPLAY_LEVELS = 255  # 8 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """A flat panel detector."""
+
+    photons: float = 1e5
+    """Photons per pixel without an object; about 1e5 in a chest radiograph."""
+
+    electronic_noise: float = 10.0
+    """Standard deviation of the readout, in photons."""
+
+    gain: float = 1.0
+    """Detector units per photon; cancels in the logarithm, but for `floor`."""
+
+    floor: float = 0.5
+    """Smallest signal that the logarithm sees, in detector units."""
+
+    def __post_init__(self) -> None:
+        """Refuse a detector that cannot exist."""
+        if self.photons <= 0.0 or self.gain <= 0.0 or self.floor <= 0.0:
+            raise ValueError("photons, gain and floor must be positive")
+        if self.electronic_noise < 0.0:
+            raise ValueError(f"electronic_noise must not be negative, got {self.electronic_noise}")
+
+
+def intensity(line_integrals: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """I / I0 by the law of Beer and Lambert."""
+    return (-line_integrals).exp()
+
+
+def expose(
+    line_integrals: Float[Tensor, "*shape"], config: DetectorConfig, generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """Line integrals as a real detector would give them: Poisson counts, readout noise, log.
+
+    Args:
+        line_integrals: Noise-free line integrals, without unit.
+        config: The detector.
+        generator: Source of the noise; on the device of the images.
+
+    Returns:
+        Noisy line integrals; where hardly a photon arrives they end at log(I0 / floor).
+    """
+    expected = config.photons * intensity(line_integrals)
+    counts = torch.poisson(expected, generator=generator)
+    readout = torch.empty_like(counts).normal_(generator=generator) * config.electronic_noise
+    signal = (config.gain * (counts + readout)).clamp(min=config.floor)
+    return torch.log(config.gain * config.photons / signal)
+
+
+def display_style(
+    line_integrals: Float[Tensor, "*lead row col"], *, gamma: float = 1.0
+) -> Float[Tensor, "*lead row col"]:
+    """An 8-bit image for the eye, bone bright, in [0, 1]: own window, gamma, 256 levels.
+
+    Each image is scaled by its own 1st and 99th percentile, so attenuation is lost.
+    """
+    if gamma <= 0.0:
+        raise ValueError(f"gamma must be positive, got {gamma}")
+    flat = line_integrals.flatten(-2)
+    low, high = torch.quantile(
+        flat, torch.tensor([0.01, 0.99], dtype=flat.dtype, device=flat.device), dim=-1
+    )
+    spread = (high - low).clamp(min=1e-6)[..., None, None]
+    scaled = ((line_integrals - low[..., None, None]) / spread).clamp(0.0, 1.0) ** gamma
+    return (scaled * DISPLAY_LEVELS).round() / DISPLAY_LEVELS

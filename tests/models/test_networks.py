@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
+from fewview.models.denoiser import Denoiser, DenoiserConfig
+from fewview.models.layers import depth_to_space, space_to_depth
+from fewview.models.lifting import RayGrid, fuse, lift
+from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
+
+SMALL = ViewEncoderConfig(
+    image_width=8, lifted_channels=4, width=8, deep_width=16, bottom_width=16, num_blocks=1
+)
+
+
+def ray_grid(views: int = 2, size: int = 16) -> RayGrid:
+    axis = (2 * torch.arange(size) + 1.0) / size - 1
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    position = torch.stack([x, z], dim=-1).expand(1, views, -1, -1, -1, -1)
+    return RayGrid(position, torch.zeros(1, views, 4, size, size, size))
+
+
+def test_depth_to_space_undoes_space_to_depth():
+    volume = torch.randn(2, 3, 8, 4, 6)
+    torch.testing.assert_close(depth_to_space(space_to_depth(volume)), volume)
+
+
+def test_autoencoder_keeps_the_volume_shape_and_shrinks_the_latent_fourfold():
+    autoencoder = Autoencoder(
+        AutoencoderConfig(latent_channels=3, width=8, deep_width=8, num_blocks=1)
+    )
+    posterior = autoencoder.encode(torch.zeros(1, 1, 16, 16, 16))
+    assert posterior.mean.shape == (1, 3, 4, 4, 4)
+    assert autoencoder.decode(posterior.mean).shape == (1, 1, 16, 16, 16)
+
+
+def test_divergence_of_the_standard_normal_is_zero():
+    autoencoder = Autoencoder(AutoencoderConfig(width=8, deep_width=8, num_blocks=1))
+    posterior = autoencoder.encode(torch.zeros(1, 1, 8, 8, 8))
+    normal = posterior._replace(
+        mean=torch.zeros_like(posterior.mean), log_variance=torch.zeros_like(posterior.mean)
+    )
+    assert normal.kl().item() == 0.0
+
+
+def test_lifting_reads_the_pixel_a_voxel_projects_to():
+    image = torch.arange(16.0 * 16).reshape(1, 1, 1, 16, 16)
+    lifted = lift(image, ray_grid(views=1))
+    torch.testing.assert_close(lifted[0, 0, 0, :, 5, :], image[0, 0, 0])
+
+
+def test_voxels_off_the_detector_read_zero():
+    rays = ray_grid(views=1)
+    off = RayGrid(rays.position + 3.0, rays.ray)
+    assert lift(torch.ones(1, 1, 1, 16, 16), off).abs().max() == 0.0
+    assert not off.on_detector.any()
+
+
+def test_fusion_does_not_depend_on_the_order_of_views():
+    views = torch.randn(1, 3, 2, 4, 4, 4)
+    torch.testing.assert_close(fuse(views), fuse(views[:, [2, 0, 1]]))
+
+
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_one_view_encoder_takes_any_number_of_views(views):
+    encoder = ViewEncoder(SMALL)
+    encoding = encoder(torch.randn(1, views, 2, 16, 16), ray_grid(views))
+    assert encoding.condition.shape == (1, 16, 4, 4, 4)
+    assert encoding.estimate.shape == (1, 1, 16, 16, 16)
+
+
+def test_condition_is_the_same_without_the_estimate():
+    encoder = ViewEncoder(SMALL).eval()
+    images = torch.randn(1, 2, 2, 16, 16)
+    with_estimate = encoder(images, ray_grid()).condition
+    without = encoder(images, ray_grid(), with_estimate=False).condition
+    torch.testing.assert_close(with_estimate, without)
+
+
+def test_every_view_changes_the_estimate():
+    encoder = ViewEncoder(SMALL)
+    images = torch.randn(1, 2, 2, 16, 16, requires_grad=True)
+    for block in encoder.modules():
+        for parameter in block.parameters(recurse=False):
+            torch.nn.init.normal_(parameter, std=0.1)
+    encoder(images, ray_grid()).estimate.square().sum().backward()
+    assert images.grad is not None
+    assert (images.grad.abs().amax(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_denoiser_keeps_the_latent_shape_and_starts_at_zero():
+    denoiser = Denoiser(
+        DenoiserConfig(width=16, deep_width=16, num_blocks=1),
+        latent_channels=3,
+        condition_channels=5,
+    )
+    output = denoiser(torch.randn(2, 3, 8, 8, 8), torch.rand(2), torch.randn(2, 5, 8, 8, 8))
+    assert output.shape == (2, 3, 8, 8, 8)
+    assert output.abs().max() == 0.0
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ValueError, match="divisible"):
+        DenoiserConfig(deep_width=10, num_heads=4)
