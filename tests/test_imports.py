@@ -11,7 +11,7 @@ import pytest
 import fewview
 
 SOURCE = Path(fewview.__file__).parent
-ON_TOP = {"cli", "demo", "arguments", "terminal", "records"}
+ON_TOP = {"cli", "demo", "arguments", "terminal", "progress", "records"}
 
 ONLY = {
     "data": {"data"},
@@ -26,6 +26,8 @@ NEVER = {
     "baselines": {"evaluation", "training"},
     "reconstruct": {"evaluation", "training"},
     "refine": {"evaluation", "training"},
+    "sampling": {"evaluation", "training"},
+    "system": {"evaluation", "training"},
     "training": {"evaluation", "reconstruct"},
 }
 

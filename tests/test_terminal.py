@@ -1,4 +1,4 @@
-"""Failures become one line and an exit code; progress is readable in a log."""
+"""Failures become one line and an exit code."""
 
 import os
 import subprocess
@@ -47,13 +47,3 @@ def test_verbose_shows_the_traceback_wherever_it_stands(tmp_path, command):
     words = ("project", tmp_path / "no.nii", "--out", tmp_path / "o")
     for given in (("-v", *words), (*words, "--verbose")):
         assert "Traceback" in command(*given).stderr
-
-
-def test_progress_is_plain_lines_when_piped(capsys):
-    with terminal.steps("prepare") as progress:
-        progress(1, 2, "a")
-        progress(2, 2, "b")
-    assert capsys.readouterr().err.splitlines() == [
-        "fewview: prepare: 1 of 2 a",
-        "fewview: prepare: 2 of 2 b",
-    ]

@@ -4,35 +4,19 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 checked before work starts; what goes wrong later becomes one line in `terminal`.
 """
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from fewview import __version__, arguments, terminal
+from fewview.progress import steps
 
 MAX_VIEWS = 16
 
 
-class _Commands(TyperGroup):
-    """The command group; a failure of any command becomes one line and an exit code."""
-
-    def main(self, args: Any = None, *rest: Any, **options: Any) -> Any:
-        """Run the command line `args` and exit; `-v` may stand anywhere in it."""
-        given = sys.argv[1:] if args is None else list(args)
-        verbose = any(word in ("-v", "--verbose") for word in given)
-        words = [word for word in given if word not in ("-v", "--verbose")]
-        options["standalone_mode"] = False
-        terminal.speak_in_lines()
-        terminal.report_defects(verbose)
-        run = super().main
-        sys.exit(terminal.exit_code_of(lambda: run(words, *rest, **options), verbose=verbose))
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=terminal.CommandGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -123,7 +107,7 @@ def prepare(
     from fewview.data.prepare import prepare as prepare_store
 
     arguments.check_writable(out)
-    with terminal.steps("prepare") as progress:
+    with steps("prepare") as progress:
         report = prepare_store(
             sources,
             out,
@@ -210,7 +194,16 @@ def train(
 
     arguments.check_device(device)
     arguments.check_writable(out)
-    train_system(config, data, out, stage=stage, resume=resume, device=device)
+    with steps("train") as progress:
+        train_system(
+            config,
+            data,
+            out,
+            stage=stage,
+            resume=resume,
+            device=device,
+            report=progress.staged,
+        )
 
 
 @app.command()
@@ -301,7 +294,7 @@ def evaluate(
     if not keep_couch:
         typer.echo("couch removed from the truth (--keep-couch leaves it in)")
     settings = {"protocol": "hu3d", "grid": grid, "keep_couch": keep_couch}
-    with replacing_folder(out, force=force) as folder, terminal.steps("evaluate") as progress:
+    with replacing_folder(out, force=force) as folder, steps("evaluate") as progress:
         scores = score_files(pairs, folder, grid=grid, keep_couch=keep_couch, progress=progress)
         inputs = [path for pair in pairs.values() for path in pair]
         write_record(folder / RECORD, "evaluate", settings=settings, inputs=inputs)

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: one line per failure, warning and step of progress.
+"""What a person at the terminal sees of failures and warnings: one line each.
 
 Commands call the Python API and let its errors pass; here they become one line on stderr and
 an exit code. Imports no torch.
@@ -7,21 +7,31 @@ an exit code. Imports no torch.
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from typer.core import TyperGroup
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_PLAIN_SECONDS = 5.0  # piped output gets at most one line of progress in this time
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands; a failure of any becomes one line and an exit code."""
+
+    def main(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Run the command line `args` and exit; `-v` may stand anywhere in it."""
+        given = sys.argv[1:] if args is None else list(args)
+        words = [word for word in given if word not in ("-v", "--verbose")]
+        verbose = len(words) < len(given)
+        options["standalone_mode"] = False
+        speak_in_lines()
+        report_defects(verbose)
+        run = super().main
+        sys.exit(exit_code_of(lambda: run(words, *rest, **options), verbose=verbose))
 
 
 def exit_code_of(action: Callable[[], object], *, verbose: bool = False) -> int:
@@ -98,7 +108,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def _close_stdout() -> None:
     """Stop Python from complaining at exit that nobody reads stdout any more."""
-    if sys.stdout is sys.__stdout__:
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -129,7 +139,12 @@ def speak_in_lines() -> None:
     """Send warnings and log messages to stderr as single lines; each warning once."""
 
     def show(
-        message: Warning | str, category: type[Warning], *_: Any, file: TextIO | None = None
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
     ) -> None:
         complain(f"warning: {message}")
 
@@ -137,43 +152,3 @@ def speak_in_lines() -> None:
     logger = logging.getLogger("fewview")
     logger.handlers = [_Lines()]
     logger.setLevel(logging.INFO)
-
-
-class Steps:
-    """Progress of work in counted steps: a bar with time left, or plain lines when piped."""
-
-    def __init__(self, title: str, bar: "Progress | None") -> None:
-        """Start with nothing done; `bar` is None when stderr is not a terminal."""
-        self._title = title
-        self._bar = bar
-        self._task: TaskID | None = None
-        self._last_line = 0.0
-
-    def __call__(self, num_done: int, num_all: int, name: str = "") -> None:
-        """Show that `num_done` of `num_all` steps are done, the last one being `name`."""
-        if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task(self._title, total=num_all)
-            self._bar.update(self._task, completed=num_done, total=num_all)
-        elif num_done == num_all or time.monotonic() - self._last_line > _PLAIN_SECONDS:
-            self._last_line = time.monotonic()
-            complain(f"{self._title}: {num_done} of {num_all} {name}")
-
-
-@contextmanager
-def steps(title: str) -> Iterator[Steps]:
-    """Show progress on stderr while the body runs; call what it yields after each step."""
-    if not sys.stderr.isatty():
-        yield Steps(title, None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield Steps(title, bar)
