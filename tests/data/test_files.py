@@ -146,6 +146,7 @@ def test_a_folder_with_content_needs_force(tmp_path):
     with pytest.raises(RuntimeError), replacing_folder(folder, force=True) as temporary:
         raise RuntimeError
     assert (folder / "one").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_the_current_and_the_home_folder_are_never_replaced(tmp_path, monkeypatch):

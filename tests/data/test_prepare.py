@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +26,6 @@ def die_before_the_second(temporary, target):
     swap(temporary, target)
 files._swap = die_before_the_second
 prepare.prepare([Path(sys.argv[1])], Path(sys.argv[2]), size=8)
-"""
-PREPARE_IN_PROCESSES = """
-import sys
-from pathlib import Path
-from fewview.data.prepare import prepare
-def stop(done, total, name):
-    print("one done", flush=True)
-    sys.stdin.readline()
-if __name__ == "__main__":
-    prepare([Path(sys.argv[1])], Path(sys.argv[2]), size=8, workers=2, progress=stop)
 """
 PREPARE_WHERE_FILES_CANNOT_GROW = """
 import resource, sys
@@ -161,34 +150,6 @@ def test_the_work_of_several_processes_is_the_work_of_one(scans, out, tmp_path):
         np.testing.assert_array_equal(open_store(out).read(case.id).hu, other.hu)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_worker_processes_end_with_a_run_that_is_stopped(scans, out, how):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PREPARE_IN_PROCESSES, str(scans), str(out)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "one done\n"
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(how)
-    process.communicate(timeout=20)
-    assert process.returncode != 0
-    assert len(children) >= 2
-    deadline = time.monotonic() + 10.0
-    while any(is_alive(int(child)) for child in children) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(int(child)) for child in children)
-    assert open_store(out).cases
-
-
-def is_alive(process: int) -> bool:
-    stat = Path(f"/proc/{process}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_a_disk_that_takes_no_more_stops_the_run_with_one_line(scans, out):
     program = [sys.executable, "-c", PREPARE_WHERE_FILES_CANNOT_GROW, str(scans), str(out)]
     process = subprocess.run(program, capture_output=True, text=True)
@@ -240,11 +201,6 @@ def test_copies_of_one_scan_never_end_up_on_both_sides_of_a_split(scans, out, tm
     reason = "left out: the same scan is copy in val"
     assert report.failures == (("scans/case_0001/ct.nii.gz", reason),)
     assert arrays(out) == ["case_0000", "case_0002", "copy"]
-
-
-def test_fewer_than_one_worker_is_refused(scans, out):
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        prepare([scans], out, size=8, workers=0)
 
 
 def test_real_scans_go_in_whole(real_data, out):

@@ -1,0 +1,88 @@
+"""Work in several processes ends with all of it done, whoever dies."""
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fewview.data.workers import run_tasks
+
+WORK_FOR_EVER = """
+import time
+from fewview.data.workers import run_tasks
+if __name__ == "__main__":
+    for _ in run_tasks(time.sleep, [0, 60, 60, 60], workers=2):
+        print("one done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_every_task_comes_back_with_its_result(workers):
+    assert sorted(run_tasks(abs, [-4, -3, -2, -1], workers=workers)) == [
+        (-4, 4),
+        (-3, 3),
+        (-2, 2),
+        (-1, 1),
+    ]
+
+
+def test_a_process_that_dies_costs_its_own_task_only():
+    die = "__import__('os')._exit(3)"
+    results = list(run_tasks(eval, ["1 + 1", die, "1 + 2", die, "1 + 3"], workers=2))
+    assert sorted(results, key=lambda result: str(result[1])) == [
+        ("1 + 1", 2),
+        ("1 + 2", 3),
+        ("1 + 3", 4),
+        (die, None),
+        (die, None),
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_is_raised_here_and_no_process_stays(workers):
+    with pytest.raises(ZeroDivisionError):
+        list(run_tasks(eval, ["1 / 0", "__import__('time').sleep(60)"], workers=workers))
+    assert multiprocessing.active_children() == []
+
+
+def test_nothing_to_do_is_done_at_once():
+    assert list(run_tasks(abs, [], workers=4)) == []
+
+
+def test_fewer_than_one_worker_is_refused():
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        run_tasks(abs, [1], workers=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_busy_workers_end_with_the_process_that_started_them(how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK_FOR_EVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "one done\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(how)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert len(children) >= 2
+    deadline = time.monotonic() + 10.0
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, children))
+
+
+def is_alive(process: str) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
