@@ -30,6 +30,8 @@ class Anatomy:
     kyphosis_mm: float
     scoliosis_mm: float
     scoliosis_phase: float
+    rib_difference_mm: float
+    """How much lower the front ends of the left ribs lie than those of the right."""
     inspiration_mm: float
     """Shift of the diaphragm, positive downward."""
     dome_difference_mm: float
@@ -59,7 +61,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     female = bool(rng.random() < 0.45)
     age = rng.random()
     size = rng.normal(-0.04 if female else 0.02, 0.035)
-    fat = float(np.clip(rng.gamma(2.5, 3.4) + (4.0 if female else 2.5), 3.0, 30.0))
+    fat = float(np.clip(rng.gamma(2.3, 3.4) + (3.5 if female else 2.0), 3.0, 30.0))
     breast = float(rng.uniform(12.0, 50.0)) if female else 0.0
     return Anatomy(
         female=female,
@@ -74,6 +76,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         kyphosis_mm=float(np.clip(rng.normal(16.0 + 8.0 * age, 5.0), 6.0, 36.0)),
         scoliosis_mm=float(rng.normal(0.0, 4.0)),
         scoliosis_phase=float(rng.uniform(0.0, 2 * np.pi)),
+        rib_difference_mm=float(rng.normal(0.0, 6.0)),
         inspiration_mm=float(np.clip(rng.normal(0.0, 13.0), -34.0, 22.0)),
         dome_difference_mm=float(np.clip(rng.normal(12.0, 6.0), -2.0, 26.0)),
         heart_scale=float(np.clip(rng.normal(1.0, 0.075), 0.85, 1.22)),
@@ -92,7 +95,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         gravity_hu=float(rng.uniform(15.0, 75.0)),
         contrast_hu=float(rng.uniform(90.0, 280.0)) if rng.random() < 0.25 else 0.0,
         cortical_hu=float(rng.uniform(560.0, 980.0) - 120.0 * age),
-        cancellous_hu=float(rng.uniform(160.0, 260.0) - 80.0 * age),
+        cancellous_hu=float(rng.uniform(140.0, 225.0) - 75.0 * age),
         liver_hu=float(rng.normal(56.0, 7.0)),
         noise_hu=float(rng.uniform(4.0, 16.0)),
         num_nodules=int(rng.choice([0, 1, 2, 3, 5], p=[0.6, 0.18, 0.1, 0.07, 0.05])),

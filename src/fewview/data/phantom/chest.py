@@ -28,7 +28,10 @@ def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
     cosine = wall.toward_back
     behind = np.clip(cosine, 0, 1)
     fall = 64 + 24 * behind - 30 * np.clip(-cosine, 0, 1) - np.float32(0.35 * body.inspiration_mm)
-    early = np.float32(0.2) + np.float32(0.3) * (behind + np.sqrt(np.maximum(1 - cosine**2, 0)))
+    early = (
+        np.float32(0.3) + np.float32(0.6) * behind + np.float32(0.45) * (1 - np.abs(cosine)) ** 0.7
+    )
+    early = np.minimum(early, np.float32(1.0))
     surface = top + fall * (early * edge**2 + (1 - early) * edge**4)
     return np.asarray((surface - wall.below) * np.float32(0.8), dtype=np.float32)
 

@@ -30,17 +30,17 @@ CENTER = np.array([12.0, 58.0, 165.0])
 
 def heart_sink(trunk: Trunk) -> float:
     """How much lower than in `CHAMBERS` the heart lies: it rides on the diaphragm, mm."""
-    return 7.0 + 0.8 * trunk.anatomy.inspiration_mm + 0.3 * trunk.anatomy.dome_difference_mm
+    return 9.0 + 0.8 * trunk.anatomy.inspiration_mm + 0.3 * trunk.anatomy.dome_difference_mm
 
 
 def fat_pad(canvas: Canvas, trunk: Trunk) -> tuple[Box | None, Array]:
     """Signed distance to the fat that fills the corner between the heart and the diaphragm."""
     scale = trunk.anatomy.heart_scale
-    center = (30.0, trunk.inner_front(165.0) + 46.0, -202.0 - heart_sink(trunk))
+    center = (36.0, trunk.inner_front(165.0) + 46.0, -205.0 - heart_sink(trunk))
     where = canvas.box(np.array([center]), 70.0 * scale)
     if where is None:
         return None, np.zeros((0, 0, 0), np.float32)
-    semi = (50.0 * scale, 40.0 * scale, 30.0 * scale)
+    semi = (56.0 * scale, 42.0 * scale, 36.0 * scale)
     return where, ellipsoid(canvas, where, center, semi)
 
 

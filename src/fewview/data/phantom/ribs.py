@@ -14,8 +14,8 @@ from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.spine import FIRST_THORACIC, paint_bone, vertebra_tops
 from fewview.data.phantom.trunk import Trunk, Wall
 
-MIDDLE_MM = 5.2  # of the rib's thickness, outside the inner surface
-HALF_THICKNESS_MM, HALF_HEIGHT_MM = 4.0, 6.6
+MIDDLE_MM = 4.8  # of the rib's thickness, outside the inner surface
+HALF_THICKNESS_MM, HALF_HEIGHT_MM = 3.6, 6.1
 # Fall from the head to the front end of the bony rib, mm below the head, ribs 1 to 12.
 FALL = (34, 48, 62, 74, 84, 91, 95, 95, 90, 78, 58, 34)
 # Where the bony rib ends, degrees around the chest from straight back.
@@ -61,6 +61,8 @@ def paint_ribs(canvas: Canvas, wall: Wall, body: Anatomy) -> None:
     radius = np.hypot(wall.y[layer] + 0.32 * wall.front[layer], x)
     angle = np.degrees(np.arccos(np.clip(wall.toward_back[layer], -1.0, 1.0)))
     degree = angle.astype(np.int32)
+    # The sides differ more the farther a rib is from the spine.
+    below = below - np.sign(x) * np.float32(0.5 * body.rib_difference_mm / 140.0) * angle
     across = (distance - np.float32(MIDDLE_MM)) / np.float32(HALF_THICKNESS_MM)
     bone = np.full(len(distance), 1e3, np.float32)
     cartilage = bone.copy()

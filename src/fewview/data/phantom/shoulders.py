@@ -15,8 +15,8 @@ from fewview.data.phantom.trunk import (
     shoulder_joint,
 )
 
-GAP_MM = 8.0  # muscle between ribs and shoulder blade
-HALF_PLATE_MM = 2.0
+GAP_MM = 6.0  # muscle between ribs and shoulder blade
+HALF_PLATE_MM = 1.7
 
 
 def paint_shoulders(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:

@@ -13,11 +13,11 @@ from fewview.data.phantom.canvas import Array, Canvas, capsule, tube_distance
 from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.trunk import Trunk
 
-LEAF_RADIUS_MM = 0.65
+LEAF_RADIUS_MM = 0.68
 MURRAY = 2.6
 BALANCE = 0.8
-NUM_CANDIDATES = 900
-NUM_LEAVES = 260
+NUM_CANDIDATES = 1100
+NUM_LEAVES = 320
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from fewview.data.phantom.anatomy import Anatomy
 from fewview.data.phantom.canvas import Array, Canvas, capsule, ellipsoid, smooth_union
 
 TOP, BOTTOM, PER_MM = -260.0, 420.0, 2
-RIB_LAYER_MM = 11.0  # from the inner surface to the outside of the ribs
+RIB_LAYER_MM = 9.5  # from the inner surface to the outside of the ribs
 SKIN_MM = 2.0
 POWER = 2.55  # of the superellipse: fuller than an ellipse, not a box
 
@@ -45,7 +45,7 @@ class Trunk:
         """Inner surface to the side."""
         belly = 14.0 * self.anatomy.belly
         return profile(
-            {-120: 30, -40: 31, -12: 38, 0: 58, 15: 79, 40: 98, 80: 114, 120: 123, 160: 129}
+            {-120: 30, -40: 31, -12: 38, 0: 58, 15: 80, 40: 101, 80: 117, 120: 125, 160: 130}
             | {200: 132, 250: 133, 300: 130 + belly / 2, 400: 124 + belly}
         )
 
@@ -54,8 +54,8 @@ class Trunk:
         """Inner surface in front of the centers of the vertebral bodies."""
         belly = 45.0 * self.anatomy.belly
         return profile(
-            {-120: 36, -40: 36, -10: 44, 10: 60, 40: 87, 80: 113, 120: 126, 160: 133, 200: 136}
-            | {250: 133 + 0.3 * belly, 300: 122 + 0.8 * belly, 400: 100 + belly}
+            {-120: 36, -40: 36, -10: 45, 10: 63, 40: 93, 80: 120, 120: 132, 160: 137, 200: 138}
+            | {250: 132 + 0.3 * belly, 300: 117 + 0.8 * belly, 400: 96 + belly}
         )
 
     @cached_property
@@ -155,13 +155,13 @@ def soft_layers(canvas: Canvas, trunk: Trunk, wall: Wall) -> tuple[Array, Array]
     # Latissimus, serratus and the muscles of the shoulder blade: over the upper ribs, to the back.
     blade = np.clip(0.82 * np.sqrt(side) + 0.57 * wall.toward_back, 0, 1) ** 6
     muscle = (
-        look_up(profile({-60: 16, 0: 16, 60: 11, 200: 8, 300: 16, 400: 24}), wall.below) * back
-        + look_up(profile({-60: 10, 20: 8, 50: 11, 90: 12, 140: 6, 200: 3, 400: 6}), wall.below)
+        look_up(profile({-60: 16, 0: 15, 60: 9, 200: 6, 300: 15, 400: 24}), wall.below) * back
+        + look_up(profile({-60: 10, 20: 7, 50: 9, 90: 9, 140: 4, 200: 2, 400: 6}), wall.below)
         * front
         * beside_sternum
         + look_up(profile({-60: 16, 0: 14, 60: 12, 110: 8, 180: 4, 300: 4, 400: 8}), wall.below)
         * side
-        + look_up(profile({-60: 0, 0: 12, 40: 17, 120: 13, 180: 4, 230: 0}), wall.below) * blade
+        + look_up(profile({-60: 0, 0: 12, 40: 15, 120: 10, 180: 3, 230: 0}), wall.below) * blade
     ) * np.float32(body.muscle)
     fat = np.float32(body.fat_mm) * (
         look_up(profile({-60: 0.5, 40: 0.7, 150: 0.7, 400: 1.0}), wall.below) * back
@@ -192,7 +192,7 @@ def soft_layers(canvas: Canvas, trunk: Trunk, wall: Wall) -> tuple[Array, Array]
         if body.breast_mm > 0:
             add_breast(canvas, trunk, flip, skin_distance)
     # The patient lies on a flat couch.
-    couch = 102.0 + 0.6 * body.fat_mm
+    couch = 98.0 + 0.6 * body.fat_mm
     skin_distance = -smooth_union(-skin_distance, couch - canvas.y, 16.0)
     rest = couch - 0.5 * body.fat_mm - 2 * SKIN_MM
     muscle_distance = -smooth_union(-muscle_distance, rest - canvas.y, 16.0)
