@@ -134,9 +134,9 @@ def _rays_of_view(
 
 def _lines(camera: Cameras) -> tuple[Tensor, Tensor]:
     """A point on every pixel's ray and a vector along it, each [3, row, col]."""
-    like = {"dtype": camera.origin.dtype, "device": camera.origin.device}
-    rows = torch.arange(camera.num_rows, **like)
-    cols = torch.arange(camera.num_cols, **like)
+    device, dtype = camera.origin.device, camera.origin.dtype
+    rows = torch.arange(camera.num_rows, device=device, dtype=dtype)
+    cols = torch.arange(camera.num_cols, device=device, dtype=dtype)
     down = camera.origin[:, None] + camera.step_v[:, None] * rows
     right = camera.step_u[:, None] * cols
     pixels = down[:, :, None] + right[:, None, :]
