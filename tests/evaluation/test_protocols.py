@@ -28,8 +28,3 @@ def test_hu3d_sees_nothing_beyond_its_range():
     truth[0] = -1000.0
     beyond = np.where(truth > 0.0, 3000.0, -3024.0).astype(np.float32)
     assert hu3d(beyond, truth)["rmse"] == 0.0
-
-
-def test_volumes_of_two_grids_are_refused():
-    with pytest.raises(ValueError, match="one grid"):
-        hu3d(np.zeros((8, 8, 8), np.float32), np.zeros((8, 8, 9), np.float32))

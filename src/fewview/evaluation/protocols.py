@@ -34,13 +34,9 @@ def hu3d(prediction: Hu, truth: Hu, mask: Mask | None = None) -> dict[str, float
         7 x 7 x 7 window and range 2500, and `mae`, `rmse` and signed `bias` in HU.
 
     Raises:
-        ValueError: If the shapes differ, nothing overlaps, or SSIM's window does not fit.
+        ValueError: If the mask is empty or SSIM's window does not fit.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(
-            f"prediction has {prediction.shape} voxels, truth {truth.shape}; "
-            "bring both to one grid first"
-        )
+    assert prediction.shape == truth.shape, "bring both to one grid first"
     low, high = HU3D_WINDOW
     p, t = (np.clip(hu.astype(np.float64), low, high) - low for hu in (prediction, truth))
     return {
