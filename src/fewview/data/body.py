@@ -28,7 +28,7 @@ MARGIN_MM = 4.0
 PART_MM = 12.0
 """Thickness from which a piece apart from the trunk may be an arm or the chin, not a shell."""
 
-Mask = Bool[np.ndarray, "depth height width"]
+Mask = Bool[np.ndarray, "_depth _height _width"]  # of voxels or of blocks of them
 
 
 def body_mask(volume: Volume) -> Mask:

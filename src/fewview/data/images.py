@@ -18,7 +18,7 @@ from fewview.data.dicom import read_series
 from fewview.data.dicom_writer import write_series
 from fewview.data.files import replacing_file
 from fewview.data.metaimage import read_metaimage_header
-from fewview.data.nifti import read_nifti_header
+from fewview.data.nifti import read_nifti_header, write_nifti
 from fewview.data.nrrd import read_nrrd_header
 from fewview.data.payload import ImageHeader, read_values
 from fewview.data.volume import Volume, to_patient_axes
@@ -142,14 +142,27 @@ def _write(
         known = ", ".join(WRITTEN_SUFFIXES)
         raise ValueError(f"cannot write {path}: known are {known} and a folder/ for DICOM")
     checked_geometry(voxel_to_patient, path)
+    with replacing_file(path) as temporary:
+        if suffix_of(path).startswith(".nii"):
+            write_nifti(array, voxel_to_patient, temporary)
+        else:
+            _write_itk(array, voxel_to_patient, temporary, path)
+
+
+def _write_itk(
+    array: Shaped[np.ndarray, "depth height width"],
+    voxel_to_patient: Float64[np.ndarray, "4 4"],
+    temporary: Path,
+    path: Path,
+) -> None:
+    """Write NRRD or MetaImage by suffix; `path` is the final name, for messages."""
     image: Any = sitk.GetImageFromArray(array)
     spacing = np.linalg.norm(voxel_to_patient[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((voxel_to_patient[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(voxel_to_patient[:3, 3].tolist())
-    with replacing_file(path) as temporary:
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-        except RuntimeError as error:  # all that ITK tells, over several lines
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise OSError(f"cannot write {path}: {reason}") from error
+    try:
+        sitk.WriteImage(image, str(temporary), useCompression=True)
+    except RuntimeError as error:  # all that ITK tells, over several lines
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise OSError(f"cannot write {path}: {reason}") from error

@@ -1,8 +1,9 @@
-"""Headers of NIfTI files: the only place where RAS becomes LPS.
+"""NIfTI files: the only place where RAS becomes LPS.
 
 NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`), any byte order. Where a voxel lies is
 read from the sform, else the qform (the order of the standard's own library); a header that
 says nothing about its axes is refused, for nobody could tell left from right.
+Writing is done here too: the usual library loses data on a full disk without an error.
 
 References:
     nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
+from scipy.spatial.transform import Rotation
 
 from fewview.data.payload import ImageHeader, damage_told
 
@@ -51,7 +53,7 @@ _NIFTI2 = _Layout(540, b"n+2\0\r\n\x1a\n", 4, (
     ("srow", 400, "12d"),
 ))  # fmt: skip
 
-_Fields = dict[str, tuple[float, ...]]
+_Fields = dict[str, tuple[float | int, ...]]
 
 
 def read_nifti_header(path: Path) -> ImageHeader:
@@ -84,6 +86,55 @@ def read_nifti_header(path: Path) -> ImageHeader:
     )
 
 
+def write_nifti(
+    array: Shaped[np.ndarray, "depth height width"],
+    voxel_to_patient: Float64[np.ndarray, "4 4"],
+    path: Path,
+) -> None:
+    """Write a NIfTI-1 file, compressed if its name ends in `.gz`.
+
+    Position stands in sform and qform alike, both as scanner coordinates.
+
+    Args:
+        array: int16 or uint8 values.
+        voxel_to_patient: Where voxel (x, y, z) lies, LPS mm; not sheared.
+        path: Is overwritten.
+    """
+    voxel_to_ras = RAS_TO_LPS @ voxel_to_patient  # its own inverse
+    spacing = np.linalg.norm(voxel_to_ras[:3, :3], axis=0)
+    cosines = voxel_to_ras[:3, :3] / spacing
+    handedness = 1.0 if np.linalg.det(cosines) > 0.0 else -1.0
+    cosines[:, 2] *= handedness
+    quaternion = Rotation.from_matrix(cosines).as_quat(canonical=True)[:3]
+    datatype = {"int16": 4, "uint8": 2}[array.dtype.name]
+    values: dict[str, list[float] | list[int]] = {
+        "dim": [3, *array.shape[::-1], 1, 1, 1, 1],
+        "datatype": [datatype],
+        "pixdim": [handedness, *spacing, 0.0, 0.0, 0.0, 0.0],
+        "vox_offset": [352.0],
+        "scl": [1.0, 0.0],
+        "units": [2],  # mm
+        "codes": [1, 1],  # scanner coordinates
+        "quatern": [*quaternion, *voxel_to_ras[:3, 3]],
+        "srow": [*voxel_to_ras[:3].ravel()],
+    }
+    raw = bytearray(352)
+    struct.pack_into("<i", raw, 0, _NIFTI1.size)
+    struct.pack_into("<h", raw, 72, 8 * array.dtype.itemsize)
+    struct.pack_into("4s", raw, _NIFTI1.magic_at, _NIFTI1.magic)
+    for name, at, form in _NIFTI1.fields:
+        struct.pack_into("<" + form, raw, at, *values[name])
+    data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    with open(path, "wb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as packed:
+                packed.write(raw)
+                packed.write(data.data)
+        else:
+            file.write(raw)
+            file.write(data.data)
+
+
 def _unpack(raw: bytes, path: Path) -> tuple[str, _Fields]:
     """Byte order and fields of either version."""
     for layout in (_NIFTI1, _NIFTI2):
@@ -114,7 +165,7 @@ def _shape(fields: _Fields, path: Path) -> tuple[int, int, int]:
     while len(counts) > 3 and counts[-1] == 1:
         counts.pop()
     if len(counts) > 3:
-        raise ValueError(f"{path}: {len(counts)}-D image {counts}; give one 3-D volume of it")
+        raise ValueError(f"{path}: {len(counts)}-D image {counts} (a film, RGB or vectors?); give one 3-D volume")
     x, y, z = counts + [1] * (3 - len(counts))
     return z, y, x
 
@@ -148,7 +199,7 @@ def _voxel_to_ras(fields: _Fields, path: Path) -> Float64[np.ndarray, "4 4"]:
     return matrix
 
 
-def _rotation(quaternion: tuple[float, ...]) -> Float64[np.ndarray, "3 3"]:
+def _rotation(quaternion: tuple[float | int, ...]) -> Float64[np.ndarray, "3 3"]:
     """Rotation of the unit quaternion whose last three parts are given."""
     b, c, d = quaternion
     a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
