@@ -77,7 +77,7 @@ def test_prepare_leaves_out_one_bad_scan_and_says_why(ct_file, tmp_path, command
     (tmp_path / "broken.nii.gz").write_bytes(ct_file.read_bytes()[:200])
     result = command("prepare", tmp_path, "--out", tmp_path / "store", "--size", 16, "--keep-couch")
     assert result.exit_code == 0, result.stderr
-    assert "left out broken" in result.stderr
+    assert "broken.nii.gz: truncated" in result.stderr
     assert "1 prepared" in result.stdout
 
 

@@ -41,11 +41,12 @@ Geometry = Annotated[
 KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Leave the patient couch in.")]
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     """Print the version and stop."""
     if wanted:
         typer.echo(f"fewview {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -121,9 +122,13 @@ def prepare(
         )
     for case, reason in report.failures:
         terminal.complain(f"left out {case}: {reason}")
-    for case, share in report.outside_shares.items():
-        if share > 0.0:
-            typer.echo(f"{case}: {share:.0%} of the body lies outside the model grid")
+    cut = {case: share for case, share in report.outside_shares.items() if share > 0.0}
+    if cut:
+        worst = max(cut, key=lambda case: cut[case])
+        typer.echo(
+            f"{len(cut)} bodies reach beyond the {extent_mm:g} mm of the model grid, "
+            f"{worst} the most ({cut[worst]:.0%} of it)"
+        )
     couch = "couch kept" if keep_couch else "couch removed"
     typer.echo(
         f"{out}: {report.num_prepared} prepared ({couch}), {report.num_kept} kept, "

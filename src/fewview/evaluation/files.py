@@ -28,8 +28,8 @@ def pair_files(prediction: Path, truth: Path) -> tuple[dict[str, tuple[Path, Pat
         (prediction, truth) by name, and the names of predictions without a truth.
 
     Raises:
-        ValueError: If one is a folder of volumes and the other a single volume, or no names
-            match.
+        ValueError: If one is a folder of volumes and the other a single volume, if a folder
+            has a name twice, or if no names match.
     """
     predictions, truths = _volumes_in(prediction), _volumes_in(truth)
     if predictions is None and truths is None:
@@ -92,9 +92,14 @@ def _volumes_in(path: Path) -> dict[str, Path] | None:
     """The volume files of a folder by name; None for a single volume or a DICOM folder."""
     if not path.is_dir():
         return None
-    return {
-        _stem(file): file for file in path.iterdir() if file.name.lower().endswith(VOLUME_SUFFIXES)
-    } or None
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if not file.name.lower().endswith(VOLUME_SUFFIXES):
+            continue
+        if _stem(file) in found:
+            raise ValueError(f"{path}: {_stem(file)} is there twice, in two formats")
+        found[_stem(file)] = file
+    return found or None
 
 
 def _stem(path: Path) -> str:
