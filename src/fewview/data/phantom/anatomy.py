@@ -61,12 +61,12 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     female = bool(rng.random() < 0.45)
     age = rng.random()
     size = rng.normal(-0.04 if female else 0.02, 0.035)
-    fat = float(np.clip(rng.gamma(2.3, 3.4) + (3.5 if female else 2.0), 3.0, 30.0))
+    fat = float(np.clip(rng.gamma(2.3, 4.2) + (4.5 if female else 2.5), 3.0, 30.0))
     breast = float(rng.uniform(12.0, 50.0)) if female else 0.0
     return Anatomy(
         female=female,
         width_scale=float(np.clip(1.0 + size + rng.normal(0, 0.035), 0.88, 1.12)),
-        depth_scale=float(np.clip(1.05 + size + rng.normal(0, 0.07), 0.88, 1.25)),
+        depth_scale=float(np.clip(1.0 + size + rng.normal(0, 0.075), 0.84, 1.22)),
         height_scale=float(np.clip(0.99 + size + rng.normal(0, 0.04), 0.86, 1.10)),
         fat_mm=fat,
         muscle=float(np.clip(rng.normal(0.9 if female else 1.1, 0.15), 0.6, 1.5)),

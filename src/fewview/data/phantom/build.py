@@ -91,6 +91,7 @@ def blank_canvas(
         *at,
         hu=np.full(shape, -1000.0, np.float32),
         labels=np.zeros(shape, np.uint8),
+        skin=np.full(shape, -1e3, np.float32),
         voxel_mm=voxel_mm,
         extent_mm=extent_mm,
         body_to_voxel=body_to_voxel,
@@ -130,6 +131,7 @@ def paint_body(
     trunk = Trunk(body)
     wall = wall_of(trunk, canvas.x, canvas.y, canvas.z)
     muscle, skin = soft_layers(canvas, trunk, wall)
+    canvas.skin = skin
     canvas.paint(skin, 15.0, LABELS["skin"])
     canvas.paint(skin + np.float32(SKIN_MM), -105.0, LABELS["fat"])
     canvas.paint(muscle, 52.0, LABELS["muscle"])

@@ -28,6 +28,9 @@ class Canvas:
     z: Float32[np.ndarray, "depth height width"]
     hu: Float32[np.ndarray, "depth height width"]
     labels: UInt8[np.ndarray, "depth height width"]
+    skin: Float32[np.ndarray, "depth height width"]
+    """Distance to the skin once it is known, mm, negative inside."""
+
     voxel_mm: float
     """Voxel edge in body millimeters."""
     extent_mm: float

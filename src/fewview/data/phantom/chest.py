@@ -77,8 +77,10 @@ def mediastinum_distance(
 
 def lung_distance(wall: Wall, mediastinum: Array, above: Array) -> Array:
     """Signed distance to both lungs: inside the wall, beside the middle, over the diaphragm."""
+    # Each apex is a dome of its own, 40 mm high, behind the middle of the inlet.
     apex = (np.abs(wall.x) - 44) ** 2 + (wall.y + 12) ** 2
-    dome = apex / np.float32(64.0) - wall.below
+    dome = np.float32(40.0) * (1 - np.exp(apex / np.float32(-3600.0))) - wall.below
+
     inside = np.maximum(wall.distance + PLEURA_MM, np.float32(0.7) * dome)
     # Fat fills the corner between heart and diaphragm.
     open_space = smooth_union(mediastinum, above - np.float32(2.5), 16.0)

@@ -18,6 +18,7 @@ PITCH = (
 FIRST_THORACIC = 5
 T1_TOP = -14.0  # mm below the lung apex: the apex reaches to the first rib's neck
 SHELL_MM = 0.8
+UNDER_SKIN_MM = 4.0
 
 
 def vertebra_tops() -> Float32[np.ndarray, " vertebra"]:
@@ -78,7 +79,9 @@ def paint_bone(
     where: Box | tuple[Array, ...],
     shell_mm: float = SHELL_MM,
 ) -> None:
-    """A shell of dense bone around spongy bone."""
+    """A shell of dense bone around spongy bone, always under the skin."""
+    distance = np.maximum(distance, canvas.skin[where] + np.float32(UNDER_SKIN_MM))
+
     canvas.paint(distance, cortical_hu, label, where)
     canvas.paint(distance + np.float32(shell_mm), cancellous_hu, None, where)
 
@@ -168,7 +171,7 @@ def processes(
     order = number - FIRST_THORACIC
     # Thoracic spines overlap like tiles in the middle of the row, others point straight back.
     fall = 10.0 + 14.0 * np.exp(-(((order - 5.5) / 3.0) ** 2)) if thoracic else 6.0
-    reach = depth + (44.0 if lumbar else 42.0 if thoracic else 34.0)
+    reach = depth + (42.0 if lumbar else 34.0)
     root = np.array([0.0, depth + 19.0, -3.0])
     spine = (root, np.array([0.0, reach, -3.0 - fall]), (3.4, 3.8 if not lumbar else 5.0))
     out, behind = (

@@ -156,12 +156,12 @@ def soft_layers(canvas: Canvas, trunk: Trunk, wall: Wall) -> tuple[Array, Array]
     blade = np.clip(0.82 * np.sqrt(side) + 0.57 * wall.toward_back, 0, 1) ** 6
     muscle = (
         look_up(profile({-60: 16, 0: 15, 60: 9, 200: 6, 300: 15, 400: 24}), wall.below) * back
-        + look_up(profile({-60: 10, 20: 7, 50: 9, 90: 9, 140: 4, 200: 2, 400: 6}), wall.below)
+        + look_up(profile({-60: 10, 20: 8, 50: 11, 90: 11, 140: 5, 200: 3, 400: 6}), wall.below)
         * front
         * beside_sternum
         + look_up(profile({-60: 16, 0: 14, 60: 12, 110: 8, 180: 4, 300: 4, 400: 8}), wall.below)
         * side
-        + look_up(profile({-60: 0, 0: 12, 40: 15, 120: 10, 180: 3, 230: 0}), wall.below) * blade
+        + look_up(profile({-60: 0, 0: 12, 40: 16, 120: 12, 180: 4, 230: 0}), wall.below) * blade
     ) * np.float32(body.muscle)
     fat = np.float32(body.fat_mm) * (
         look_up(profile({-60: 0.5, 40: 0.7, 150: 0.7, 400: 1.0}), wall.below) * back
@@ -192,7 +192,7 @@ def soft_layers(canvas: Canvas, trunk: Trunk, wall: Wall) -> tuple[Array, Array]
         if body.breast_mm > 0:
             add_breast(canvas, trunk, flip, skin_distance)
     # The patient lies on a flat couch.
-    couch = 98.0 + 0.6 * body.fat_mm
+    couch = 100.0 + 0.6 * body.fat_mm
     skin_distance = -smooth_union(-skin_distance, couch - canvas.y, 16.0)
     rest = couch - 0.5 * body.fat_mm - 2 * SKIN_MM
     muscle_distance = -smooth_union(-muscle_distance, rest - canvas.y, 16.0)
