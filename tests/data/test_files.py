@@ -52,7 +52,7 @@ def stop_while_writing(program: str, path: Path, how: signal.Signals) -> None:
     with process.stdout:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(how)
-        assert process.wait(timeout=20) != 0
+        assert process.wait(timeout=60) != 0
 
 
 def write(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Work in several processes ends with all of it done, whoever dies."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -64,17 +65,22 @@ def test_busy_workers_end_with_the_process_that_started_them(how):
     process = subprocess.Popen(
         [sys.executable, "-c", WORK_FOR_EVER],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "one done\n"
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(how)
-    process.communicate(timeout=20)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert errors.count("Traceback") == (how == signal.SIGINT), "workers have nothing to say"
     assert len(children) >= 2
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, children))

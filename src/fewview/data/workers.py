@@ -5,6 +5,7 @@ memory left) costs the task in its hands and is replaced; a pool would hang or b
 the main process ends, however it ends, its workers end with it.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -89,10 +90,24 @@ def _start(work: Callable[[TaskT], ResultT], task: TaskT) -> _Worker[TaskT]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-    process.start()
+    with _ctrl_c_ignored():
+        process.start()
     theirs.close()
     ours.send(task)
     return _Worker(process, ours, task)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """What starts now ignores Ctrl-C from its first moment: only this process handles it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are set in the main thread only
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(worker: _Worker[TaskT]) -> None:
@@ -103,7 +118,6 @@ def _end(worker: _Worker[TaskT]) -> None:
 
 def _serve(connection: Connection, work: Callable[[TaskT], ResultT]) -> None:
     """Do what comes through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
