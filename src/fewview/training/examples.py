@@ -138,22 +138,29 @@ def _crop_ends(
 
 
 def on_model_grid(body: Body, grid: GridConfig) -> Float[Tensor, "1 1 size size size"]:
-    """The body on the model grid in HU, anti-aliased; air where nothing was scanned."""
+    """The body on the model grid in HU, anti-aliased; air where nothing was scanned.
+
+    As `fewview.data.volume.resample`: a voxel counts as scanned when its center was, and then the
+    scan is continued past its ends rather than mixed with air.
+    """
     spacing = body.voxel_to_patient[:3, :3].norm(dim=0).mean().item()
-    hu = (body.hu + 1000.0)[None, None]
+    hu = body.hu[None, None]
     index = torch.linalg.inv(body.voxel_to_patient) @ _grid_matrix(body, grid)
-    factor = max(1, round(grid.spacing_mm / spacing))
-    if factor > 1:  # a box as wide as a grid voxel; its center moves by half a step
-        hu = F.avg_pool3d(F.pad(hu, (0, factor - 1) * 3), factor, stride=1)
-        index[:3, 3] -= (factor - 1) / 2
     axis = torch.arange(grid.size, dtype=torch.float32)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     points = torch.stack([x, y, z], dim=-1) @ index[:3, :3].float().T + index[:3, 3].float()
     sizes = torch.tensor(hu.shape[:1:-1])
+    scanned = ((points >= -0.5) & (points <= sizes - 0.5)).all(dim=-1)
+    factor = max(1, round(grid.spacing_mm / spacing))
+    if factor > 1:  # a box as wide as a grid voxel, its center half a step before its first voxel
+        before, after = factor // 2, (factor - 1) // 2
+        hu = F.pad(hu, (before, after) * 3, mode="replicate")
+        hu = F.avg_pool3d(hu, factor, stride=1)
+        points = points + (before - (factor - 1) / 2)
     sampled = F.grid_sample(
-        hu, ((2 * points + 1) / sizes - 1)[None], padding_mode="zeros", align_corners=False
+        hu, ((2 * points + 1) / sizes - 1)[None], padding_mode="border", align_corners=False
     )
-    return sampled - 1000.0
+    return torch.where(scanned, sampled, -1000.0)
 
 
 def _grid_matrix(body: Body, grid: GridConfig) -> Float[Tensor, "4 4"]:
