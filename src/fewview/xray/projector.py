@@ -58,7 +58,7 @@ def project(
     if _needs_pose_gradient(voxel_to_patient, cameras):
         return project_plain(mu, voxel_to_patient, cameras)
     rays = rays_of_batch(voxel_to_patient, cameras, _shape(mu), mu.dtype)
-    projected: Tensor = _Project.apply(mu, rays)  # type: ignore[no-untyped-call]
+    projected: Tensor = _Project.apply(mu, rays)
     return projected
 
 
@@ -87,7 +87,7 @@ def backproject(
     if _needs_pose_gradient(voxel_to_patient, cameras):
         raise ValueError("backproject has no gradient in pose; detach cameras and matrix")
     rays = rays_of_batch(voxel_to_patient, cameras, shape, images.dtype)
-    volume: Tensor = _Backproject.apply(images, rays, shape)  # type: ignore[no-untyped-call]
+    volume: Tensor = _Backproject.apply(images, rays, shape)
     return volume
 
 
@@ -146,9 +146,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        volume: Tensor = _Backproject.apply(  # type: ignore[no-untyped-call]
-            gradients[0], ctx.rays, ctx.shape
-        )
+        volume: Tensor = _Backproject.apply(gradients[0], ctx.rays, ctx.shape)
         return volume, None
 
 
@@ -166,7 +164,7 @@ class _Backproject(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        images: Tensor = _Project.apply(gradients[0], ctx.rays)  # type: ignore[no-untyped-call]
+        images: Tensor = _Project.apply(gradients[0], ctx.rays)
         return images, None, None
 
 
