@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from fewview.data.checks import LOWEST_HU, checked_geometry, checked_hu
 from fewview.data.payload import check_size
@@ -124,15 +124,20 @@ def read_series(
 def _header(path: Path) -> Dataset | None:
     """The tags that we need, or None if the file is something else than DICOM."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # odd values in tags that nobody asked for
-            return dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+            header = dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+            at_end = file.tell() >= path.stat().st_size
     except _DAMAGE as error:
         if path.suffix.lower() == ".dcm":
-            raise ValueError(
-                f"{path}: truncated or damaged DICOM file ({_short(error)})"
-            ) from error
+            raise ValueError(f"{path}: truncated or no DICOM file ({_short(error)})") from error
         return None
+    meta = header.file_meta  # stands first, so it is whole where the rest is cut off
+    deflated = meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    kind = meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+    if at_end and not deflated and kind in (None, CTImageStorage):
+        raise ValueError(f"{path}: truncated: the file ends before its pixels")
+    return header
 
 
 def _kind(header: Dataset) -> str:
@@ -156,7 +161,7 @@ def _series(uid: str, members: Sequence[tuple[Path, Dataset]]) -> Series:
 
 
 def _series_order(series: Series) -> tuple[float, str]:
-    return (np.inf if series.number is None else series.number, series.uid)
+    return (np.inf if series.number is None else float(series.number), series.uid)
 
 
 def _choose(found: list[Series], wanted: str | None, folder: Path) -> Series:
@@ -217,9 +222,7 @@ def _plane(path: Path, header: Dataset) -> _Plane:
     rows, columns = (int(_tag(path, header, name, 1)[0]) for name in ("Rows", "Columns"))
     lengths = np.linalg.norm(orientation, axis=1)
     if np.abs(lengths - 1.0).max() > 0.01 or abs(orientation[0] @ orientation[1]) > 0.01:
-        raise ValueError(
-            f"{path}: ImageOrientationPatient is not two perpendicular units"
-        )
+        raise ValueError(f"{path}: ImageOrientationPatient is not two perpendicular units")
     if min(row_spacing, column_spacing) <= 0.0:
         raise ValueError(f"{path}: PixelSpacing is {row_spacing:g}, {column_spacing:g} mm")
     along_row, down_column = orientation / lengths[:, None]

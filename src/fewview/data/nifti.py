@@ -165,7 +165,9 @@ def _shape(fields: _Fields, path: Path) -> tuple[int, int, int]:
     while len(counts) > 3 and counts[-1] == 1:
         counts.pop()
     if len(counts) > 3:
-        raise ValueError(f"{path}: {len(counts)}-D image {counts} (a film, RGB or vectors?); give one 3-D volume")
+        raise ValueError(
+            f"{path}: {len(counts)}-D image {counts} (a film, RGB or vectors?); give one 3-D volume"
+        )
     x, y, z = counts + [1] * (3 - len(counts))
     return z, y, x
 

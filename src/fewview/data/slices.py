@@ -61,7 +61,7 @@ def refuse_repeated(stack: SliceStack) -> None:
         ValueError: With the names of both.
     """
     steps = np.diff(stack.heights)
-    for index in np.flatnonzero(steps < 0.01):
+    for index in np.flatnonzero(steps < 0.01).tolist():
         first, second = stack.names[index : index + 2]
         raise ValueError(
             f"slices {first} and {second} lie at the same place "
@@ -73,7 +73,7 @@ def unevenness(stack: SliceStack) -> str:
     """What keeps the stack from being straight and even, with the slice named; or nothing."""
     steps = np.diff(stack.heights)
     tolerance = max(0.01, 0.01 * stack.step)
-    for index in np.flatnonzero(np.abs(steps - stack.step) > 2.0 * tolerance):
+    for index in np.flatnonzero(np.abs(steps - stack.step) > 2.0 * tolerance).tolist():
         first, second = stack.names[index : index + 2]
         missing = round(steps[index] / stack.step) - 1
         if missing > 0 and abs(steps[index] - (missing + 1) * stack.step) <= 0.05 * stack.step:
