@@ -1,6 +1,7 @@
 """What every test may use: the development data where it exists, the command line, a small CT."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,20 +57,27 @@ def complaint() -> Callable[[Result], str]:
     return only_line
 
 
-@pytest.fixture
-def ct_file(tmp_path: Path) -> Path:
-    """A CT of a water ball in air, 24 voxels of 5 mm to each side."""
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    """A folder with a CT of a water ball in air, 24 voxels of 5 mm a side, and two views of it."""
+    folder = tmp_path_factory.mktemp("made_once")
     axis = np.linspace(-1, 1, 24)
     distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
     image = sitk.GetImageFromArray(np.where(distance < 0.7, 40, -1000).astype(np.int16))
     image.SetSpacing([5.0, 5.0, 5.0])
-    sitk.WriteImage(image, str(tmp_path / "scan.nii.gz"))
-    return tmp_path / "scan.nii.gz"
+    sitk.WriteImage(image, str(folder / "scan.nii.gz"))
+    done = command("project", folder / "scan.nii.gz", "--out", folder / "views", "--size", 32)
+    assert done.exit_code == 0, f"{done.stderr}{done.exception!r}"
+    return folder
 
 
 @pytest.fixture
-def views_folder(ct_file: Path, tmp_path: Path, command: Command) -> Path:
-    """Two small views of the water ball."""
-    folder = tmp_path / "views"
-    assert command("project", ct_file, "--out", folder, "--size", 32).exit_code == 0
-    return folder
+def ct_file(made_once: Path, tmp_path: Path) -> Path:
+    """A CT file that a test may change."""
+    return Path(shutil.copy(made_once / "scan.nii.gz", tmp_path))
+
+
+@pytest.fixture
+def views_folder(made_once: Path, tmp_path: Path) -> Path:
+    """Two views of that CT that a test may change."""
+    return Path(shutil.copytree(made_once / "views", tmp_path / "views"))
