@@ -88,7 +88,9 @@ def blank_canvas(
     voxel_mm = extent_mm / size / float(np.prod(stretch)) ** (1 / 3)
     shape = (size, size, size)
     return Canvas(
-        *at,
+        x=at[0],
+        y=at[1],
+        z=at[2],
         hu=np.full(shape, -1000.0, np.float32),
         labels=np.zeros(shape, np.uint8),
         skin=np.full(shape, -1e3, np.float32),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
+from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,7 +81,7 @@ WARP_MM = 6.0  # bound on the smooth random displacement of `random_warp`
 def ellipsoid(
     canvas: Canvas,
     where: Box,
-    center: Sequence[float],
+    center: Sequence[float] | Float[np.ndarray, "3"],
     semi: Sequence[float],
     axes: Float[np.ndarray, "3 3"] | None = None,
 ) -> Float32[np.ndarray, "*shape"]:
@@ -152,8 +153,6 @@ def tube_distance(
 
 def bend(knots: Sequence[Sequence[float]], num_points: int = 24) -> Float[np.ndarray, "point 4"]:
     """A smooth curve through knots (x, y, z, radius), as that many points."""
-    from scipy.interpolate import PchipInterpolator
-
     table = np.asarray(knots, dtype=float)
     chord = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(table[:, :3], axis=0), axis=1))]
     return np.asarray(PchipInterpolator(chord, table)(np.linspace(0.0, chord[-1], num_points)))

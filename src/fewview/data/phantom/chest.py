@@ -32,7 +32,8 @@ def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
         np.float32(0.3) + np.float32(0.6) * behind + np.float32(0.45) * (1 - np.abs(cosine)) ** 0.7
     )
     early = np.minimum(early, np.float32(1.0))
-    surface = top + fall * (early * edge**2 + (1 - early) * edge**4)
+    tilt = 10 * np.clip(cosine * wall.along, -0.6, 1.0)
+    surface = top + tilt + fall * (early * edge**2 + (1 - early) * edge**4)
     return np.asarray((surface - wall.below) * np.float32(0.8), dtype=np.float32)
 
 

@@ -77,10 +77,7 @@ def heart_distance(canvas: Canvas, trunk: Trunk) -> tuple[Box | None, Array]:
         second = second - (second @ first) * first
         second /= np.linalg.norm(second)
         axes = np.stack([first, second, np.cross(first, second)])
-        if abs(first[2]) >= 0.9:
-            half = [semi[2], semi[0], semi[1]]
-        else:
-            half = list(semi)
+        half = (semi[2], semi[0], semi[1]) if abs(first[2]) >= 0.9 else semi
         shape = ellipsoid(canvas, where, place, [h * body.heart_scale for h in half], axes)
         total = shape if total is None else smooth_union(total, shape, 14.0)
     assert total is not None
@@ -137,11 +134,28 @@ def vessels(trunk: Trunk) -> dict[str, Vessel]:
     neck = trunk.inner_front(20.0)
     stem = (arch_y + front) * 0.5
     branches = {
-        "brachiocephalic": [(-6.0, front + 46.0, -76.0, 6.5), (-20.0, neck + 28.0, -36.0, 6.0), (-30.0, neck + 26.0, 60.0, 4.0)],
-        "left_carotid": [(6.0, stem - 4.0, -68.0, 4.5), (18.0, neck + 30.0, -30.0, 4.2), (30.0, neck + 26.0, 60.0, 4.0)],
-        "left_subclavian": [(18.0, stem + 14.0, -68.0, 5.5), (24.0, neck + 34.0, -22.0, 5.2), (40.0, neck + 16.0, 4.0, 4.8), (90.0, neck + 6.0, 2.0, 4.5)],
-        "left_brachiocephalic_vein": [(44.0, neck + 16.0, -32.0, 6.5), (10.0, front + 26.0, -52.0, 6.8), (-25.0, front + 34.0, -58.0, 7.0)],
-    }  # fmt: skip
+        "brachiocephalic": [
+            (-6.0, front + 46.0, -76.0, 6.5),
+            (-20.0, neck + 28.0, -36.0, 6.0),
+            (-30.0, neck + 26.0, 60.0, 4.0),
+        ],
+        "left_carotid": [
+            (6.0, stem - 4.0, -68.0, 4.5),
+            (18.0, neck + 30.0, -30.0, 4.2),
+            (30.0, neck + 26.0, 60.0, 4.0),
+        ],
+        "left_subclavian": [
+            (18.0, stem + 14.0, -68.0, 5.5),
+            (24.0, neck + 34.0, -22.0, 5.2),
+            (40.0, neck + 16.0, 4.0, 4.8),
+            (90.0, neck + 6.0, 2.0, 4.5),
+        ],
+        "left_brachiocephalic_vein": [
+            (44.0, neck + 16.0, -32.0, 6.5),
+            (10.0, front + 26.0, -52.0, 6.8),
+            (-25.0, front + 34.0, -58.0, 7.0),
+        ],
+    }
     great = LABELS["great_vessel"]
     found = {name: Vessel(bend(knots, 8), great, 1.0) for name, knots in branches.items()}
     for name, knots, contrast in (

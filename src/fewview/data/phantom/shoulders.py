@@ -29,16 +29,16 @@ def paint_shoulders(canvas: Canvas, trunk: Trunk, wall: Wall) -> None:
         front = trunk.inner_front(42.0)
         clavicle = bend(
             [
-                (flip * 20.0, front - 3.0, -41.0, 8.0),
+                (flip * 20.0, front - 7.0, -41.0, 8.0),
                 (
                     flip * 62.0,
-                    front - 3.0 + 0.25 * (tip[1] - front),
+                    front - 9.0 + 0.18 * (tip[1] - front),
                     -40.0 + 0.3 * (tip[2] + 40.0),
                     6.0,
                 ),
                 (
                     flip * 105.0,
-                    front + 0.72 * (tip[1] - front),
+                    front + 0.66 * (tip[1] - front),
                     -40.0 + 0.75 * (tip[2] + 40.0),
                     5.5,
                 ),

@@ -10,11 +10,10 @@ from fewview.data.phantom.labels import LABELS
 from fewview.data.phantom.trunk import BOTTOM, PER_MM, TOP, Trunk, look_up, profile
 
 # Heights in mm of a vertebra with the disc below it, C3 to L5 (typical adult; T1 to T12 281 mm).
-PITCH = (
-    (15, 15, 15, 16, 17)
-    + (20, 20.5, 21, 21.5, 22, 22.5, 23, 23.5, 24.5, 26, 27.5, 29)
-    + (32, 34, 35, 36, 36)
-)
+CERVICAL = (15.0, 15.0, 15.0, 16.0, 17.0)
+THORACIC = (20.0, 20.5, 21.0, 21.5, 22.0, 22.5, 23.0, 23.5, 24.5, 26.0, 27.5, 29.0)
+LUMBAR = (32.0, 34.0, 35.0, 36.0, 36.0)
+PITCH = (*CERVICAL, *THORACIC, *LUMBAR)
 FIRST_THORACIC = 5
 T1_TOP = -14.0  # mm below the lung apex: the apex reaches to the first rib's neck
 SHELL_MM = 0.8
@@ -132,7 +131,7 @@ def body_distance(frame: SpineFrame) -> Array:
 
 
 def canal_center(frame: SpineFrame) -> Array:
-    """y of the middle of the spinal canal behind the centers of the bodies."""
+    """Posterior coordinate of the middle of the spinal canal behind the centers of the bodies."""
     return frame.depth + np.float32(8.0)
 
 

@@ -15,7 +15,7 @@ from fewview.data.phantom.trunk import Trunk
 
 LEAF_RADIUS_MM = 0.68
 MURRAY = 2.6
-BALANCE = 0.8
+BALANCE = 0.6
 NUM_CANDIDATES = 1100
 NUM_LEAVES = 320
 

@@ -4,6 +4,7 @@ Each horizontal cut of the inner surface is a superellipse with its own front an
 notched behind where the spine stands in. `below` is the height in mm below the lung apex.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +21,7 @@ SKIN_MM = 2.0
 POWER = 2.55  # of the superellipse: fuller than an ellipse, not a box
 
 
-def profile(knots: dict[float, float]) -> Float32[np.ndarray, " height"]:
+def profile(knots: Mapping[int, int | float]) -> Float32[np.ndarray, " height"]:
     """A smooth curve over `below`, tabulated every half millimeter."""
     heights = np.arange(TOP, BOTTOM, 1.0 / PER_MM)
     where, what = np.array(list(knots)), np.array(list(knots.values()))
@@ -87,7 +88,7 @@ class Trunk:
         return float(look_up(table, np.array(below)))
 
     def inner_front(self, below: float) -> float:
-        """y of the inner surface behind the sternum."""
+        """Posterior coordinate of the inner surface behind the sternum."""
         return self.at(self.spine_y, below) - self.at(self.front, below)
 
 
@@ -216,8 +217,8 @@ def arm_end(trunk: Trunk, flip: float) -> Array:
 def add_breast(canvas: Canvas, trunk: Trunk, flip: float, skin_distance: Array) -> None:
     """Join one breast to the skin, flattened to the side as in a patient lying down."""
     size = trunk.anatomy.breast_mm
-    center = (flip * 86.0, trunk.inner_front(150.0) + 2.0, -150.0)
-    semi = (48.0 + 0.5 * size, 14.0 + size, 52.0 + 0.4 * size)
+    center = (flip * 78.0, trunk.inner_front(150.0) + 2.0, -150.0)
+    semi = (46.0 + 0.35 * size, 14.0 + size, 52.0 + 0.4 * size)
     where = canvas.box(np.array([center]), max(semi) + 30.0)
     if where is not None:
         shape = ellipsoid(canvas, where, center, semi)
