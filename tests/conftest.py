@@ -81,3 +81,82 @@ def ct_file(made_once: Path, tmp_path: Path) -> Path:
 def views_folder(made_once: Path, tmp_path: Path) -> Path:
     """Two views of that CT that a test may change."""
     return Path(shutil.copytree(made_once / "views", tmp_path / "views"))
+
+
+TINY_CONFIG = """
+[system]
+name = "tiny"
+[system.grid]
+size = 16
+[system.views]
+num_pixels = 16
+[system.autoencoder]
+latent_channels = 2
+width = 8
+deep_width = 8
+num_blocks = 1
+[system.view_encoder]
+image_width = 8
+lifted_channels = 4
+width = 8
+deep_width = 8
+bottom_width = 8
+num_blocks = 1
+condition_channels = 4
+[system.denoiser]
+width = 8
+deep_width = 8
+num_blocks = 1
+num_heads = 2
+[training]
+num_examples = 4
+[training.autoencoder]
+num_steps = 4
+batch_size = 2
+log_every = 1
+save_every = 2
+[training.alignment]
+num_steps = 4
+batch_size = 2
+log_every = 1
+save_every = 2
+[training.diffusion]
+num_steps = 4
+batch_size = 2
+log_every = 1
+save_every = 2
+"""
+"""A whole system that trains in seconds and knows nothing."""
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three coarse phantoms, two to train and one to validate."""
+    from fewview.data.phantom import write_cases
+    from fewview.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_cases(folder / "cases", 3, size=32)
+    rows = ["case,patient,split", "case_0000,a,train", "case_0001,b,train", "case_0002,c,val"]
+    (folder / "split.csv").write_text("\n".join(rows) + "\n")
+    prepare([folder / "cases"], folder / "store", size=32, split_file=folder / "split.csv")
+    return folder / "store"
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Path:
+    """The tiny system's file."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny system."""
+    from fewview.training import train
+
+    folder = tmp_path_factory.mktemp("tiny_run")
+    (folder / "tiny.toml").write_text(TINY_CONFIG)
+    train(folder / "tiny.toml", tiny_store, folder / "run")
+    return folder / "run"
