@@ -7,7 +7,7 @@ anterior is on the left. Every plane is drawn in mm.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -91,7 +91,12 @@ def _label_edges(axes: Axes, edges: tuple[str, str, str, str]) -> None:
     places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
     aligned = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
     box = {"facecolor": "#000000a0", "edgecolor": "none", "pad": 1.0}
-    style = {"transform": axes.transAxes, "fontsize": 9, "color": "#ffd54a", "bbox": box}
+    style: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "fontsize": 9,
+        "color": "#ffd54a",
+        "bbox": box,
+    }
     for letter, (x, y), (horizontal, vertical) in zip(edges, places, aligned, strict=True):
         axes.text(x, y, letter, ha=horizontal, va=vertical, **style)
 

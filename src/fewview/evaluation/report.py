@@ -128,9 +128,9 @@ def _xrays(views: Views, reprojection: Mapping[str, Tensor]) -> str:
     for index, geometry in enumerate(views.geometries):
         measured = views.images[index, 0].double().numpy()
         calibrated = views.calibrated[index]
-        unit = "line integral, none to" if calibrated else "display values to"
+        unit = "line integral" if calibrated else "display value"
         top = float(measured.max())
-        about = f"{views.source[index]}, {unit} {top:.2f}"
+        about = f"{escape(views.source[index])}, {unit} 0 to {top:.2f}"
         figures = [_figure(_gray(measured, top), "X-ray", about, geometry)]
         for name, images in reprojection.items() if calibrated else ():
             again = images[index, 0].double().numpy()
