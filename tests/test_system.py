@@ -1,3 +1,5 @@
+"""Lifting follows the projector; windows and image kinds."""
+
 import torch
 
 from fewview.models.lifting import lift

@@ -84,8 +84,11 @@ def load_bundle(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Bu
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{weights}: not a {FORMAT} file; was it written by fewview?")
     for part, module in networks.modules().items():
-        own = {key.removeprefix(f"{part}."): value for key, value in tensors.items()
-               if key.startswith(f"{part}.")}
+        own = {
+            key.removeprefix(f"{part}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{part}.")
+        }
         try:
             module.load_state_dict(own)
         except RuntimeError as error:

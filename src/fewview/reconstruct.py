@@ -155,7 +155,9 @@ def _rebinned(
     geometry: ViewGeometry, per_bin: tuple[int, int], size: tuple[int, int]
 ) -> ViewGeometry:
     """The geometry of a detector with wider pixels whose first pixel's corner stays in place."""
-    pitch = tuple(side * count for side, count in zip(geometry.pixel_pitch_mm, per_bin, strict=True))
+    pitch = tuple(
+        side * count for side, count in zip(geometry.pixel_pitch_mm, per_bin, strict=True)
+    )
     old_size = (geometry.num_rows, geometry.num_cols)
     # The center moves from the first corner by half the change of the detector's extent.
     offset = tuple(

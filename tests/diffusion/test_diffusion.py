@@ -1,3 +1,5 @@
+"""Schedule, loss and samplers, with the exact denoiser of a Gaussian as oracle."""
+
 import pytest
 import torch
 

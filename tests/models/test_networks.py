@@ -1,3 +1,5 @@
+"""Networks: shapes, lifting, and what must not depend on the order of views."""
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ SMALL = ViewEncoderConfig(
 
 def ray_grid(views: int = 2, size: int = 16) -> RayGrid:
     axis = (2 * torch.arange(size) + 1.0) / size - 1
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    z, _y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     position = torch.stack([x, z], dim=-1).expand(1, views, -1, -1, -1, -1)
     return RayGrid(position, torch.zeros(1, views, 4, size, size, size))
 

@@ -1,3 +1,5 @@
+"""Augmented bodies: target and views agree; the alignment losses."""
+
 import math
 
 import pytest

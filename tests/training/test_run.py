@@ -1,3 +1,5 @@
+"""Runs: stopped, killed, resumed, stage by stage."""
+
 import json
 import signal
 import subprocess
@@ -65,9 +67,7 @@ def test_a_run_leaves_metrics_and_a_model_that_loads(tiny_run):
     assert load_bundle(tiny_run / "model").config.name == "tiny"
 
 
-def test_stages_trained_one_by_one_give_the_same_model(
-    tiny_config, tiny_store, tiny_run, tmp_path
-):
+def test_stages_trained_one_by_one_give_the_same_model(tiny_config, tiny_store, tiny_run, tmp_path):
     for index, stage in enumerate(STAGES):
         train(tiny_config, tiny_store, tmp_path / "run", stage=stage, resume=index > 0)
     assert same_weights(tmp_path / "run", tiny_run)

@@ -4,6 +4,7 @@ Both start from pure noise at time 1 and end at time 0 exactly, so the last step
 estimate itself. `nfe` is the number of denoiser calls.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -76,7 +77,7 @@ def ddim(
     """
     times = schedule.sampling_times(nfe)
     noisy = noise
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in itertools.pairwise(times):
         split = _denoise(predict, schedule, noisy, now)
         alpha, sigma = _levels(schedule, after, noisy)
         noisy = alpha * split.denoised + sigma * split.noise
@@ -95,7 +96,7 @@ def dpmpp_2m(
     """
     times = schedule.sampling_times(nfe)
     noisy, previous, step_before = noise, None, None
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in itertools.pairwise(times):
         denoised = _denoise(predict, schedule, noisy, now).denoised
         (alpha, sigma), (alpha_next, sigma_next) = (
             _levels(schedule, moment, noisy) for moment in (now, after)

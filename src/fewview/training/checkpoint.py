@@ -43,7 +43,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = stored.keys()
             return {name: stored.get_tensor(name) for name in names}, stored.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: damaged checkpoint ({error}); delete it to start over") from error
+        raise ValueError(
+            f"{path}: damaged checkpoint ({error}); delete it to start over"
+        ) from error
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -63,5 +65,7 @@ def restore(
     for name, value in part(tensors, "optimizer").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
     return part(tensors, "average")

@@ -58,7 +58,10 @@ def draw_geometries(
                 standard,
                 sod_mm=sod if cone else None,
                 sdd_mm=sod + detector if cone else None,
-                pixel_pitch_mm=tuple(pitch * side for side in standard.pixel_pitch_mm),
+                pixel_pitch_mm=(
+                    pitch * standard.pixel_pitch_mm[0],
+                    pitch * standard.pixel_pitch_mm[1],
+                ),
                 detector_offset_mm=(offset[0], offset[1]),
             )
         )
@@ -111,7 +114,10 @@ def degrade(
 
 
 def view_batch(
-    images: list[Tensor], views: list[Cameras], bodies: list[Body], calibrated: list[bool],
+    images: list[Tensor],
+    views: list[Cameras],
+    bodies: list[Body],
+    calibrated: list[bool],
     grid: GridConfig,
 ) -> ViewBatch:
     """Collate the views of several bodies."""

@@ -1,0 +1,94 @@
+"""Views to a volume with a system that knows nothing: place, seeds, counts, warnings."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fewview.bundle import load_bundle
+from fewview.data.volume import Volume
+from fewview.reconstruct import bin_views, pitch_at_isocenter, reconstruct
+from fewview.xray.geometry import preset, project_points
+from fewview.xray.views import drr
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run):
+    return load_bundle(tiny_run / "model")
+
+
+def ball_views(*angles: float, size: int = 64):
+    axis = np.linspace(-190.0, 190.0, 20)
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    hu = np.where(distance < 120.0, 0.0, -1000.0).astype(np.float32)
+    matrix = np.diag([20.0, 20.0, 20.0, 1.0])
+    matrix[:3, 3] = [-190.0 + 30.0, -190.0 - 100.0, -190.0 + 50.0]
+    volume = Volume(hu, matrix)
+    return drr(volume, [preset("chest", angle_deg=angle, size=size) for angle in angles])
+
+
+def test_the_result_lies_where_the_views_turn(bundle):
+    result = reconstruct(ball_views(0.0, 90.0), model=bundle, nfe=0)
+    np.testing.assert_allclose(result.volume.center_mm, [30.0, -100.0, 50.0], atol=1e-4)
+    assert result.volume.shape == (16, 16, 16)
+    assert result.volume.hu.min() >= -1000.0
+    assert result.sample is None
+    assert result.std is None
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_does_not(bundle):
+    views = ball_views(0.0, 90.0)
+    first, again, other = (
+        reconstruct(views, model=bundle, nfe=2, samples=1, seed=seed).volume.hu
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.0
+
+
+def test_the_first_of_several_samples_is_the_only_sample_of_its_seed(bundle):
+    views = ball_views(0.0, 90.0)
+    several = reconstruct(views, model=bundle, nfe=2, samples=3, seed=5)
+    single = reconstruct(views, model=bundle, nfe=2, samples=1, seed=5)
+    assert several.sample is not None
+    assert several.std is not None
+    np.testing.assert_allclose(several.sample.hu, single.volume.hu, atol=1e-3)
+    assert several.std.hu.max() > 0.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_views_is_taken(bundle, count):
+    views = ball_views(*np.linspace(0.0, 150.0, count).tolist())
+    assert reconstruct(views, model=bundle, nfe=0).volume.shape == (16, 16, 16)
+
+
+def test_binning_keeps_what_is_seen_and_where():
+    views = ball_views(20.0, size=200)
+    from fewview.system import SystemConfig, ViewRange
+
+    config = SystemConfig(name="x", views=ViewRange(num_pixels=64))
+    binned = bin_views(views, config)
+    assert pitch_at_isocenter(binned.geometries[0])[0] == pytest.approx(
+        3 * pitch_at_isocenter(views.geometries[0])[0]
+    )
+    assert binned.images.shape[-1] % 8 == 0
+    point = torch.tensor([[[60.0, -120.0, 20.0]]])
+    fine, coarse = (project_points(one.cameras, point)[0][0, 0] for one in (views, binned))
+    torch.testing.assert_close((fine + 0.5) / 3, coarse + 0.5, atol=1e-3, rtol=0)
+
+
+def test_views_outside_the_trained_range_are_named(bundle, caplog):
+    views = ball_views(0.0, 90.0)
+    far = tuple(replace(one, sod_mm=1000.0, sdd_mm=1200.0) for one in views.geometries)
+    with caplog.at_level(logging.WARNING, logger="fewview"):
+        reconstruct(replace(views, geometries=far), model=bundle, nfe=0)
+    assert "sod_mm 1000" in caplog.text
+
+
+def test_impossible_counts_are_refused(bundle):
+    with pytest.raises(ValueError, match="nfe"):
+        reconstruct(ball_views(0.0), model=bundle, nfe=-1)
+    with pytest.raises(ValueError, match="samples"):
+        reconstruct(ball_views(0.0), model=bundle, samples=0)
