@@ -4,6 +4,8 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 checked before work starts; what goes wrong later becomes one line in `terminal`.
 """
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +27,8 @@ app = typer.Typer(
 
 def main() -> None:
     """The `fewview` command."""
+    if not sys.warnoptions:  # warnings of libraries are for developers: python -W shows them
+        warnings.simplefilter("ignore")
     app(prog_name="fewview")
 
 
@@ -200,15 +204,8 @@ def train(
     arguments.check_device(device)
     arguments.check_writable(out)
     with steps("train") as progress:
-        train_system(
-            config,
-            data,
-            out,
-            stage=stage,
-            resume=resume,
-            device=device,
-            report=progress.staged,
-        )
+        report = progress.staged
+        train_system(config, data, out, stage=stage, resume=resume, device=device, report=report)
 
 
 @app.command()
@@ -263,8 +260,14 @@ def reconstruct(
     if result.sample is not None and result.sample is not result.volume:
         write_volume(result.sample, arguments.beside(out, "sample"))
     write_volume(result.volume, out)
-    settings = {"model": model, "nfe": nfe, "samples": samples, "consistency": consistency}
-    settings |= {"geometries": views.geometries, "geometry_source": views.geometry_source}
+    settings = {
+        "model": model,
+        "nfe": nfe,
+        "samples": samples,
+        "consistency": consistency,
+        "geometries": views.geometries,
+        "geometry_source": views.geometry_source,
+    }
     write_record(
         arguments.beside(out, "run", ".json"),
         "reconstruct",

@@ -80,8 +80,11 @@ def run_demo(
         write_views(views, folder / "views")
         preview(views, folder / "views" / "preview.png")
         _write_pictures(folder, results, truth, views, source)
-        settings = {"model": bundle.config.name, "geometries": views.geometries}
-        settings |= {"results": {one.name: one.scores for one in results}}
+        settings = {
+            "model": bundle.config.name,
+            "geometries": views.geometries,
+            "results": {one.name: one.scores for one in results},
+        }
         inputs = [] if ct is None else [ct]
         seed = DEMO_SEED if ct is None else None
         write_record(folder / RECORD, "demo", settings=settings, inputs=inputs, seed=seed)

@@ -8,10 +8,9 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -136,19 +135,7 @@ class _Lines(logging.Handler):
 
 
 def speak_in_lines() -> None:
-    """Send warnings and log messages to stderr as single lines; each warning once."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        complain(f"warning: {message}")
-
-    warnings.showwarning = show
+    """Send our log messages to stderr as single lines."""
     logger = logging.getLogger("fewview")
     logger.handlers = [_Lines()]
     logger.setLevel(logging.INFO)
