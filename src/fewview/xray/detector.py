@@ -4,6 +4,7 @@ Line integrals are clean; a detector counts photons. `expose` goes from line int
 noisy ones through intensity and back; `display_style` makes what a viewing station shows.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,9 +32,11 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         """Refuse a detector that cannot exist."""
-        if self.photons <= 0.0 or self.gain <= 0.0 or self.floor <= 0.0:
-            raise ValueError("photons, gain and floor must be positive")
-        if self.electronic_noise < 0.0:
+        for name in ("photons", "gain", "floor"):
+            value = getattr(self, name)
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if not 0.0 <= self.electronic_noise < math.inf:
             raise ValueError(f"electronic_noise must not be negative, got {self.electronic_noise}")
 
 
@@ -63,18 +66,30 @@ def expose(
 
 
 def display_style(
-    line_integrals: Float[Tensor, "*lead row col"], *, gamma: float = 1.0
+    line_integrals: Float[Tensor, "*lead row col"],
+    *,
+    gamma: float = 1.0,
+    window: tuple[float, float] = (0.01, 0.99),
 ) -> Float[Tensor, "*lead row col"]:
     """An 8-bit image for the eye, bone bright, in [0, 1]: own window, gamma, 256 levels.
 
-    Each image is scaled by its own 1st and 99th percentile, so attenuation is lost.
+    Each image is scaled by its own values, so attenuation is lost.
+
+    Args:
+        line_integrals: Line integrals, or any values that are larger behind bone.
+        gamma: Exponent of the gray curve; above 1 darkens the middle.
+        window: Shares of each image's pixels that are black, and that are not white.
+
+    Raises:
+        ValueError: If gamma or window cannot be.
     """
     if gamma <= 0.0:
         raise ValueError(f"gamma must be positive, got {gamma}")
+    if not 0.0 <= window[0] < window[1] <= 1.0:
+        raise ValueError(f"window must be two rising shares from 0 to 1, got {window}")
     flat = line_integrals.flatten(-2)
-    low, high = torch.quantile(
-        flat, torch.tensor([0.01, 0.99], dtype=flat.dtype, device=flat.device), dim=-1
-    )
+    shares = torch.tensor(window, dtype=flat.dtype, device=flat.device)
+    low, high = torch.quantile(flat, shares, dim=-1)
     spread = (high - low).clamp(min=1e-6)[..., None, None]
     scaled = ((line_integrals - low[..., None, None]) / spread).clamp(0.0, 1.0) ** gamma
     return (scaled * DISPLAY_LEVELS).round() / DISPLAY_LEVELS

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional
 
 from fewview.data.files import replacing_file, replacing_folder
 from fewview.data.volume import Volume
@@ -258,7 +259,8 @@ def preview(views: Views, path: str | Path) -> None:
         path: The PNG file.
     """
     tiles = [_tile(views, index) for index in range(len(views.images))]
-    width, height = tiles[0].size
+    width = max(tile.width for tile in tiles)
+    height = max(tile.height for tile in tiles)
     num_columns = min(MOST_COLUMNS, len(tiles))
     num_rows = math.ceil(len(tiles) / num_columns)
     sheet = Image.new("L", (num_columns * width, num_rows * height))
@@ -272,14 +274,14 @@ def preview(views: Views, path: str | Path) -> None:
 def _tile(views: Views, index: int) -> Image.Image:
     """One view with square pixels and a label above it."""
     geometry = views.geometries[index]
-    shown = display_style(views.images[index, 0].detach().cpu())
-    pixels = Image.fromarray((255.0 * shown.numpy()).round().astype(np.uint8))
     pitch_v, pitch_u = geometry.pixel_pitch_mm
     high, wide = geometry.num_rows * pitch_v, geometry.num_cols * pitch_u
-    longest = min(TILE_PIXELS, max(geometry.num_rows, geometry.num_cols))
-    size = tuple(max(1, round(longest * side / max(high, wide))) for side in (wide, high))
-    tile = Image.new("L", (size[0], size[1] + LABEL_HEIGHT))
-    tile.paste(pixels.resize((size[0], size[1]), Image.Resampling.BOX), (0, LABEL_HEIGHT))
+    scale = min(TILE_PIXELS, max(geometry.num_rows, geometry.num_cols)) / max(high, wide)
+    size = (max(1, round(scale * high)), max(1, round(scale * wide)))
+    shrunk = functional.adaptive_avg_pool2d(views.images[index].detach().cpu(), size)
+    shown = (255.0 * display_style(shrunk[0])).round().to(torch.uint8).numpy()
+    tile = Image.new("L", (size[1], size[0] + LABEL_HEIGHT))
+    tile.paste(Image.fromarray(shown), (0, LABEL_HEIGHT))
     font = ImageFont.load_default(size=12)
     ImageDraw.Draw(tile).text((4, 3), _label(geometry), fill=255, font=font)
     return tile
