@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
@@ -87,7 +87,7 @@ def drr(
     volume: Volume,
     geometries: Sequence[ViewGeometry],
     *,
-    isocenter_mm: Sequence[float] | None = None,
+    isocenter_mm: Sequence[float] | Float64[np.ndarray, "3"] | None = None,
 ) -> Views:
     """Noise-free X-rays of a CT volume: line integrals of its attenuation.
 
