@@ -105,12 +105,13 @@ def test_truncated_files_are_found_out(tmp_path, suffix, compress, kept):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
-def test_a_flipped_byte_in_compressed_values_is_found_out(tmp_path, suffix):
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_flipped_byte_in_values_or_checksum_is_found_out(tmp_path, suffix, share):
     rng = np.random.default_rng(0)
     noise = rng.integers(-1000, 1000, (20, 21, 22)).astype(np.int16)
     path = write_itk(tmp_path / f"ct{suffix}", noise)
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
+    raw[int(share * (len(raw) - 2))] ^= 0xFF
     path.write_bytes(raw)
     with pytest.raises(ValueError, match="truncated"):
         read_volume(path)

@@ -44,6 +44,15 @@ def test_qform_alone_places_the_volume(ct):
     assert np.array_equal(found.hu, expected.hu)
 
 
+def test_qform_of_a_left_handed_volume_places_it_too(tmp_path):
+    hu = np.linspace(-1000, 1000, 24, dtype=np.float32).reshape(2, 3, 4).round()
+    matrix = np.diag([1.0, -2.0, 3.0, 1.0])
+    write_volume(Volume(hu, matrix), tmp_path / "ct.nii")
+    found = read_volume(put(tmp_path / "ct.nii", SFORM_CODE, "h", 0))
+    assert np.array_equal(found.hu, hu[:, ::-1])
+    np.testing.assert_allclose(found.center_mm, Volume(hu, matrix).center_mm, atol=1e-4)
+
+
 def test_a_file_that_says_not_where_left_is_is_refused(ct):
     put(ct, QFORM_CODE, "2h", 0, 0)
     with pytest.raises(ValueError, match="left could be right"):
