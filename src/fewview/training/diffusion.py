@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fewview.diffusion.loss import denoising_loss, stratified_times
 from fewview.diffusion.noise import Schedule
-from fewview.sampling import condition_of, sample_latents
+from fewview.sampling import condition_of, lost_in_coding, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.config import DiffusionStage
 from fewview.training.examples import generator_of
@@ -60,7 +60,9 @@ def train_diffusion(
             with source.autocast():
                 encoded = condition_of(networks, views.images, views.rays)
                 latent = sample_latents(system, networks, encoded, noise, nfe=10)
-                scores.append(psnr_db(networks.autoencoder.decode(latent), target))
+                volume = networks.autoencoder.decode(latent)
+                volume = volume + lost_in_coding(system, networks, encoded)
+            scores.append(psnr_db(volume, target))
         return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
 
     stage = Stage(
