@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Shaped
@@ -110,7 +110,7 @@ def damage_told(path: Path) -> Iterator[None]:
 
 def _fill(values: np.ndarray, header: ImageHeader, path: Path) -> None:
     """Read exactly as many bytes as `values` has, and to the end of a compressed stream."""
-    buffer = memoryview(values.reshape(-1).view(np.uint8))
+    buffer = values.reshape(-1).view(np.uint8).data
     with damage_told(path), open(header.data_path, "rb") as file:
         stream = _decoded(file, header)
         found = 0
@@ -126,7 +126,7 @@ def _fill(values: np.ndarray, header: ImageHeader, path: Path) -> None:
                 pass
 
 
-def _decoded(file: BinaryIO, header: ImageHeader) -> io.BufferedIOBase | BinaryIO:
+def _decoded(file: io.BufferedIOBase, header: ImageHeader) -> io.BufferedIOBase:
     """The file as a stream of values."""
     if header.encoding == "whole file gzip":
         stream = gzip.GzipFile(fileobj=file)
@@ -145,5 +145,7 @@ def _inflated(packed: bytes, num_bytes: int) -> bytes:
     stream = zlib.decompressobj()
     values = stream.decompress(packed, num_bytes)
     if len(values) == num_bytes:
-        stream.decompress(stream.unconsumed_tail, 1)
+        more = stream.decompress(stream.unconsumed_tail, 1)
+        if more or not stream.eof:
+            raise zlib.error("the values do not end where the header says")
     return values
