@@ -18,20 +18,25 @@ def contrastive_loss(
     aligned: Float[Tensor, "batch latent depth height width"],
     latent: Float[Tensor, "batch latent depth height width"],
     log_temperature: Float[Tensor, ""],
+    *,
+    negatives: Float[Tensor, "negative latent depth height width"] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE between views and CT; the positive is the same case.
 
     The similarity is the cosine over latent channels, mean over positions, so its range does not
-    grow with the grid.
+    grow with the grid. The latents of other CTs are at hand, so each set of views is also told
+    apart from `negatives`, however small the batch.
 
     References:
         CLS-DM stage 2; van den Oord et al. (2018), equation 4; both directions as in CLIP.
     """
-    views, cts = (F.normalize(value, dim=1).flatten(1) for value in (aligned, latent))
-    positions = aligned[0, 0].numel()
-    similarity = cts @ views.T / positions / log_temperature.clamp(min=-4.6).exp()
-    same = torch.arange(len(similarity), device=similarity.device)
-    return 0.5 * (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same))
+    cts = latent if negatives is None else torch.cat([latent, negatives])
+    views, cts = (F.normalize(value, dim=1).flatten(1) for value in (aligned, cts))
+    scale = log_temperature.clamp(min=-4.6).exp() * aligned[0, 0].numel()
+    similarity = views @ cts.T / scale
+    same = torch.arange(len(views), device=views.device)
+    among_views = similarity[:, : len(views)].T
+    return 0.5 * (F.cross_entropy(similarity, same) + F.cross_entropy(among_views, same))
 
 
 def match_loss(aligned: Tensor, latent: Tensor) -> Float[Tensor, ""]:
@@ -53,7 +58,8 @@ def train_alignment(
     validation = source.validation()
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = source.draw(config.batch_size, len(latents.keys), 20, step)
+        drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)
+        chosen, others = drawn[: config.batch_size], drawn[config.batch_size :]
         bodies = [source.body(latents.keys[index]) for index in chosen]
         target = torch.cat([source.target(body) for body in bodies])
         latent = latents.mean[chosen].float().to(target.device)
@@ -61,7 +67,12 @@ def train_alignment(
         with source.autocast():
             encoding = view_encoder(views.images, views.rays)
             aligned = projector(encoding.condition)
-        contrast = contrastive_loss(aligned.float(), latent, projector.log_temperature)
+        contrast = contrastive_loss(
+            aligned.float(),
+            latent,
+            projector.log_temperature,
+            negatives=latents.mean[others].float().to(target.device),
+        )
         match = match_loss(aligned.float(), latent)
         error = encoding.estimate - target
         voxel = error.abs().mean() if config.reconstruction == "l1" else error.square().mean()

@@ -116,6 +116,9 @@ class AlignmentStage(StageConfig):
     contrast_weight: float = 0.005
     """Weight of the contrastive term; CLS-DM's 1e4 beside a sum over voxels, as a mean."""
 
+    num_negatives: int = 16
+    """Cached latents of other copies that each set of views is also told apart from."""
+
     match_weight: float = 0.5
     """Weight of the distance of matched pairs inside the contrastive term (CLS-DM)."""
 
