@@ -86,6 +86,7 @@ def test_prepare_leaves_out_one_bad_scan_and_says_why(ct_file, tmp_path, command
     [
         (("reconstruct", "VIEWS", "--out", "ct.jpg"), ".nii.gz"),
         (("reconstruct", "VIEWS", "--out", "ct.nii.gz", "--samples", "0"), "--samples"),
+        (("reconstruct", "VIEWS", "--out", "ct.nii.gz", "--uncertainty", "s.nii"), "--samples 2"),
         (("reconstruct", "VIEWS", "--out", "ct.nii.gz", "--device", "cuda:9"), "cpu"),
         (("reconstruct", "VIEWS", "--out", "ct.nii.gz", "--angles-deg", "0,90"), "--angles-deg"),
         (("project", "SCAN", "--out", "o", "--angles-deg", "0,left"), "0,left"),

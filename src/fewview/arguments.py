@@ -144,5 +144,5 @@ def read_inputs(
     if folders:
         raise typer.BadParameter(f"give one views folder or images, not {', '.join(folders)}")
     angles = None if angles_deg is None else numbers(angles_deg)
-    one = None if geometry is None else geometries(geometry, (0.0,), None)[0]
+    one = None if geometry is None else geometries(geometry, None, None)[0]
     return read_radiographs(inputs, angles, one, strict=strict)

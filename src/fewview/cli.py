@@ -235,8 +235,8 @@ def reconstruct(
     arguments.check_volume_output(out)
     if uncertainty is not None:
         arguments.check_volume_output(uncertainty, "--uncertainty")
-        if samples is not None and samples < 2:
-            raise typer.BadParameter("--uncertainty needs --samples 2 or more")
+        if samples is None or samples < 2 or nfe == 0:
+            raise typer.BadParameter("--uncertainty needs --samples 2 or more, and no --nfe 0")
     arguments.check_device(device)
     views = arguments.read_inputs(inputs, angles_deg, geometry, strict)
 
@@ -253,29 +253,21 @@ def reconstruct(
         device=device,
         consistency=consistency,
     )
-    if uncertainty is not None:
-        if result.std is None:
-            raise typer.BadParameter("--uncertainty needs --samples 2 or more and --nfe above 0")
+    if uncertainty is not None and result.std is not None:
         write_volume(result.std, uncertainty)
     if result.sample is not None and result.sample is not result.volume:
         write_volume(result.sample, arguments.beside(out, "sample"))
     write_volume(result.volume, out)
     settings = {
         "model": model,
-        "nfe": nfe,
+        "nfe": result.nfe,
         "samples": samples,
         "consistency": consistency,
         "geometries": views.geometries,
         "geometry_source": views.geometry_source,
     }
-    write_record(
-        arguments.beside(out, "run", ".json"),
-        "reconstruct",
-        settings=settings,
-        inputs=inputs,
-        seed=seed,
-        device=device,
-    )
+    record = arguments.beside(out, "run", ".json")
+    write_record(record, "reconstruct", settings=settings, inputs=inputs, seed=seed, device=device)
     typer.echo(f"{out}: {' x '.join(map(str, result.volume.shape))} voxels")
 
 
