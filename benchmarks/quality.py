@@ -31,11 +31,13 @@ from fewview.evaluation.compare import compare
 from fewview.evaluation.metrics import reprojection_error
 from fewview.evaluation.protocols import hu3d
 from fewview.reconstruct import reconstruct
+from fewview.refine import make_consistent
 from fewview.xray.geometry import preset, spread_angles
 from fewview.xray.views import Views, drr
 
 SCORES = ("psnr", "ssim", "mae", "bone_dice", "power_spectrum_ratio", "reprojection_error")
 COLUMNS = ("PSNR dB", "SSIM", "MAE HU", "bone Dice", "power ratio", "re-projection %", "seconds")
+CONSISTENCY_STEPS = 10
 SCORED_SIZE, SCORED_EXTENT_MM = 64, 320.0
 
 
@@ -53,7 +55,7 @@ def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[
             ).volume
         )
 
-    nfe = max(1, bundle.config.sampler.nfe)
+    nfe = bundle.config.sampler.nfe
     return {
         "mean volume": lambda: mean_volume(grid, views.isocenter_mm),
         "FDK": lambda: fdk(views, grid),
@@ -61,7 +63,9 @@ def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[
         "coarse head": model(0, 1),
         "one sample": model(nfe, 1),
         "mean of eight": model(nfe, 8),
-        "default of `reconstruct`": lambda: reconstruct(views, model=bundle).volume,
+        "coarse head, consistent": lambda: make_consistent(
+            model(0, 1)(), views, num_steps=CONSISTENCY_STEPS
+        ),
         "autoencoder ceiling": lambda: autoencoded(truth, grid, bundle),
     }
 
@@ -175,7 +179,7 @@ def memory(store: Path, bundle: Bundle, data: Path | None) -> list[dict[str, flo
     if data is not None:
         truths["covidctmd_P001"] = remove_couch(read_volume(data / "ct" / "covidctmd_P001.nii.gz"))
     rows: list[dict[str, float | str]] = []
-    nfe = max(1, bundle.config.sampler.nfe)
+    nfe = bundle.config.sampler.nfe
     for name, truth in truths.items():
         views = drr(truth, [preset("chest", angle_deg=angle) for angle in (0.0, 90.0)])
         output = reconstruct(views, model=bundle, nfe=nfe, samples=1).volume

@@ -92,3 +92,18 @@ def test_impossible_counts_are_refused(bundle):
         reconstruct(ball_views(0.0), model=bundle, nfe=-1)
     with pytest.raises(ValueError, match="samples"):
         reconstruct(ball_views(0.0), model=bundle, samples=0)
+
+
+def test_the_default_is_the_deterministic_head_and_samples_are_drawn_when_asked(bundle):
+    views = ball_views(0.0, 90.0)
+    assert bundle.config.sampler.num_samples == 0
+    assert reconstruct(views, model=bundle).nfe == 0
+    assert reconstruct(views, model=bundle, nfe=3).sample is not None
+    drawn = reconstruct(views, model=bundle, samples=2)
+    assert drawn.nfe == bundle.config.sampler.nfe
+    assert drawn.std is not None
+
+
+def test_samples_of_the_deterministic_head_are_refused(bundle):
+    with pytest.raises(ValueError, match="no samples to average"):
+        reconstruct(ball_views(0.0), model=bundle, nfe=0, samples=2)

@@ -58,7 +58,7 @@ def reconstruct(
         views: Any number of views with their geometry.
         model: A bundled model's name, a model folder, or a loaded bundle.
         nfe: Denoiser calls per sample, 0 for the deterministic head; default of the model.
-        samples: Samples to average; default of the model.
+        samples: Samples to average; default of the model, or 1 when only `nfe` is given.
         seed: Seed of the samples.
         device: Where to compute.
         consistency: Whether to correct the result by the measured line integrals.
@@ -69,15 +69,10 @@ def reconstruct(
     Raises:
         ValueError: If a number is out of range or the model cannot be read.
     """
-    if nfe is not None and nfe < 0:
-        raise ValueError(f"nfe must be 0 or more, got {nfe}")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
     bundle = model if isinstance(model, Bundle) else load_bundle(model, device=device)
     config = bundle.config
+    nfe, count = _counts(nfe, samples, config)
     warn_outside(views, config)
-    nfe = config.sampler.nfe if nfe is None else nfe
-    count = (config.sampler.num_samples if samples is None else samples) if nfe else 1
     encoded = encode_views(bundle, views)
     volumes = [
         _on_patient(hu, views, config)
@@ -90,6 +85,23 @@ def reconstruct(
         return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe)
     mean, std = posterior_mean_std(volumes)
     return Reconstruction(mean, volumes[0], std, nfe)
+
+
+def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple[int, int]:
+    """Denoiser calls per sample and number of samples; (0, 1) is the deterministic head."""
+    if nfe is not None and nfe < 0:
+        raise ValueError(f"nfe must be 0 or more, got {nfe}")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if nfe == 0:
+        if samples is not None and samples > 1:
+            raise ValueError("nfe 0 is the deterministic head, which has no samples to average")
+        return 0, 1
+    if nfe is None and samples is None:
+        samples = config.sampler.num_samples
+        if samples == 0:
+            return 0, 1
+    return nfe or config.sampler.nfe, samples or 1
 
 
 @torch.no_grad()

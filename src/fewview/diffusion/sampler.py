@@ -27,16 +27,17 @@ class SamplerConfig:
     """DDIM (Song et al. 2021) or DPM-Solver++(2M) (Lu et al. 2022)."""
 
     nfe: int = 10
-    """Denoiser calls per sample; 0 is the deterministic head alone."""
+    """Denoiser calls per sample."""
 
-    num_samples: int = 8
-    """Samples whose mean is returned when no other number is asked for."""
+    num_samples: int = 0
+    """Samples whose mean is returned when nothing else is asked for; 0 is the deterministic
+    head alone."""
 
     def __post_init__(self) -> None:
         """Refuse counts that cannot be."""
-        if self.nfe < 0 or self.num_samples < 1:
+        if self.nfe < 1 or self.num_samples < 0:
             raise ValueError(
-                f"nfe must be 0 or more and num_samples at least 1, got {self.nfe} and "
+                f"nfe must be at least 1 and num_samples 0 or more, got {self.nfe} and "
                 f"{self.num_samples}"
             )
 
