@@ -30,7 +30,7 @@ def paint_abdomen(
     paint_stomach(canvas, trunk, inside, rng)
     spleen = (88.0, trunk.at(trunk.spine_y, 275.0) - 4.0, -272.0 - 0.8 * low)
     paint_organ(canvas, inside, spleen, (34.0, 44.0, 48.0), 50.0 + 0.3 * body.contrast_hu, "spleen")
-    tilt = 0.72 * (wall.x - 12.0) + 0.62 * (wall.below - 296.0 - low) + 0.30 * (wall.y + 45.0)
+    tilt = 0.72 * (wall.x - 12.0) + 0.62 * (wall.below - 284.0 - low) + 0.30 * (wall.y + 45.0)
     spine = np.float32(34.0) - np.hypot(wall.x, wall.y)
     liver = -smooth_union(-np.maximum(inside, spine), -tilt, 25.0)
     canvas.paint(liver, body.liver_hu + 0.25 * body.contrast_hu, LABELS["liver"])

@@ -65,7 +65,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     breast = float(rng.uniform(12.0, 50.0)) if female else 0.0
     return Anatomy(
         female=female,
-        width_scale=float(np.clip(1.0 + size + rng.normal(0, 0.035), 0.88, 1.12)),
+        width_scale=float(np.clip(1.01 + size + rng.normal(0, 0.045), 0.88, 1.14)),
         depth_scale=float(np.clip(1.0 + size + rng.normal(0, 0.075), 0.84, 1.22)),
         height_scale=float(np.clip(0.99 + size + rng.normal(0, 0.04), 0.86, 1.10)),
         fat_mm=fat,
@@ -79,7 +79,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         rib_difference_mm=float(rng.normal(0.0, 6.0)),
         inspiration_mm=float(np.clip(rng.normal(0.0, 13.0), -34.0, 22.0)),
         dome_difference_mm=float(np.clip(rng.normal(12.0, 6.0), -2.0, 26.0)),
-        heart_scale=float(np.clip(rng.normal(1.0, 0.075), 0.85, 1.22)),
+        heart_scale=float(np.clip(rng.normal(1.04, 0.075), 0.87, 1.25)),
         heart_turn_deg=float(rng.normal(0.0, 9.0)),
         aorta_radius_mm=float(np.clip(rng.normal(12.5 + 2.5 * age, 1.3), 10.0, 19.0)),
         aorta_unfold_mm=float(np.clip(rng.normal(8.0 * age, 3.0), -3.0, 15.0)),

@@ -9,7 +9,7 @@ from fewview.data.phantom.trunk import Trunk, Wall, look_up, profile
 
 PLEURA_MM = 1.5
 DOME_PLACE = 0.46  # of the half width from the middle to the top of a dome
-RIGHT_DOME_MM = 198.0  # below the lung apex at mean inspiration
+RIGHT_DOME_MM = 194.0  # below the lung apex at mean inspiration
 
 
 def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
@@ -27,7 +27,7 @@ def above_diaphragm(trunk: Trunk, wall: Wall) -> Array:
     # In front the fall begins near the wall, behind from the middle on.
     cosine = wall.toward_back
     behind = np.clip(cosine, 0, 1)
-    fall = 64 + 24 * behind - 30 * np.clip(-cosine, 0, 1) - np.float32(0.35 * body.inspiration_mm)
+    fall = 58 + 20 * behind - 26 * np.clip(-cosine, 0, 1) - np.float32(0.35 * body.inspiration_mm)
     early = (
         np.float32(0.3) + np.float32(0.6) * behind + np.float32(0.45) * (1 - np.abs(cosine)) ** 0.7
     )
@@ -41,8 +41,8 @@ def septum_distance(trunk: Trunk, wall: Wall) -> Array:
     """Signed distance to the tissue between the lungs, without heart and vessels."""
     below = wall.below
     depth = np.clip(1 + wall.y / wall.front, 0, 1.2)  # 0 behind the sternum, 1 at the spine
-    front = look_up(profile({0: 26, 35: 22, 80: 9, 120: 6, 170: 8, 230: 20}), below)
-    middle = look_up(profile({0: 25, 40: 30, 80: 29, 115: 24, 150: 20, 250: 22}), below)
+    front = look_up(profile({0: 26, 35: 24, 80: 12, 120: 7, 170: 8, 230: 20}), below)
+    middle = look_up(profile({0: 25, 40: 31, 80: 31, 115: 25, 150: 20, 250: 22}), below)
     back = look_up(profile({0: 19, 100: 14, 200: 15, 300: 20}), below)
     half = front + (middle - front) * smooth_step(0.12, 0.5, depth)
     half = half + (back - half) * smooth_step(0.62, 0.95, depth)

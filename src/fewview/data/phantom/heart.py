@@ -30,7 +30,7 @@ CENTER = np.array([12.0, 58.0, 165.0])
 
 def heart_sink(trunk: Trunk) -> float:
     """How much lower than in `CHAMBERS` the heart lies: it rides on the diaphragm, mm."""
-    return 9.0 + 0.8 * trunk.anatomy.inspiration_mm + 0.3 * trunk.anatomy.dome_difference_mm
+    return 6.0 + 0.8 * trunk.anatomy.inspiration_mm + 0.3 * trunk.anatomy.dome_difference_mm
 
 
 def fat_pad(canvas: Canvas, trunk: Trunk) -> tuple[Box | None, Array]:
@@ -124,7 +124,7 @@ def vessels(trunk: Trunk) -> dict[str, Vessel]:
     right += [(-50.0, front + 74.0, -132.0, 6.5)]
     left = [(*fork[:3], 10.5), (34.0, front + 64.0, -101.0, 9.5), (46.0, front + 78.0, -112.0, 8.0)]
     left += [(50.0, front + 84.0, -130.0, 6.5)]
-    upper_cava = [(-26.0, front + 34.0, -48.0, 7.5), (-30.0, front + 44.0, -90.0, 9.5)]
+    upper_cava = [(-22.0, front + 38.0, -48.0, 7.5), (-25.0, front + 50.0, -90.0, 9.5)]
     upper_cava += [(-26.0, trunk.inner_front(140.0) + 56.0, -140.0, 10.0)]
     lower_cava = [(-22.0, trunk.inner_front(190.0) + 72.0, -185.0, 12.0)]
     lower_cava += [
@@ -146,14 +146,14 @@ def vessels(trunk: Trunk) -> dict[str, Vessel]:
         ],
         "left_subclavian": [
             (18.0, stem + 14.0, -68.0, 5.5),
-            (24.0, neck + 34.0, -22.0, 5.2),
-            (40.0, neck + 16.0, 4.0, 4.8),
-            (90.0, neck + 6.0, 2.0, 4.5),
+            (21.0, neck + 34.0, -22.0, 5.2),
+            (30.0, neck + 22.0, 9.0, 4.8),
+            (90.0, neck + 18.0, 10.0, 4.5),
         ],
         "left_brachiocephalic_vein": [
             (44.0, neck + 16.0, -32.0, 6.5),
             (10.0, front + 26.0, -52.0, 6.8),
-            (-25.0, front + 34.0, -58.0, 7.0),
+            (-22.0, front + 38.0, -58.0, 7.0),
         ],
     }
     great = LABELS["great_vessel"]
@@ -186,4 +186,5 @@ def paint_vessels(canvas: Canvas, trunk: Trunk, found: dict[str, Vessel]) -> Non
         )
         if where is not None:
             blood = 42.0 + vessel.contrast * trunk.anatomy.contrast_hu
+            distance = np.maximum(distance, canvas.skin[where] + np.float32(8.0))
             canvas.paint(distance, blood, vessel.label, where)
