@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 """What a volume can be written as; a trailing `/` makes a DICOM series."""
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, ...")]
+Angles = Annotated[
+    str | None, typer.Option("--angles-deg", help="Primary angles such as 0,90; 0 is PA.")
+]
+Geometry = Annotated[
+    str | None,
+    typer.Option("--geometry", help="chest, x2ct, parallel or a file with one view's geometry."),
+]
+KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Leave the patient couch in.")]
 
 STANDARD_ANGLES_DEG = (0.0, 90.0)
 DEFAULT_GEOMETRY = "chest"

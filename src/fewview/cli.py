@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from fewview import __version__, arguments, terminal
+from fewview.arguments import Angles, Device, Force, Geometry, KeepCouch, Out
 from fewview.progress import steps
 
 MAX_VIEWS = 16
@@ -30,19 +31,6 @@ def main() -> None:
     if not sys.warnoptions:  # warnings of libraries are for developers: python -W shows them
         warnings.simplefilter("ignore")
     app(prog_name="fewview")
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a folder that is not empty.")]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, ...")]
-Angles = Annotated[
-    str | None, typer.Option("--angles-deg", help="Primary angles such as 0,90; 0 is PA.")
-]
-Geometry = Annotated[
-    str | None,
-    typer.Option("--geometry", help="chest, x2ct, parallel or a file with one view's geometry."),
-]
-KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Leave the patient couch in.")]
 
 
 def _show_version(wanted: bool) -> bool:
@@ -126,18 +114,9 @@ def prepare(
         )
     for case, reason in report.failures:
         terminal.complain(f"left out {case}: {reason}")
-    cut = {case: share for case, share in report.outside_shares.items() if share > 0.0}
-    if cut:
-        worst = max(cut, key=lambda case: cut[case])
-        typer.echo(
-            f"{len(cut)} bodies reach beyond the {extent_mm:g} mm of the model grid, "
-            f"{worst} the most ({cut[worst]:.0%} of it)"
-        )
-    couch = "couch kept" if keep_couch else "couch removed"
-    typer.echo(
-        f"{out}: {report.num_prepared} prepared ({couch}), {report.num_kept} kept, "
-        f"{len(report.failures)} left out"
-    )
+    typer.echo(f"{out}: couch {'kept' if keep_couch else 'removed'}")
+    for line in report.summary():
+        typer.echo(line)
     if report.failures and not report.num_prepared + report.num_kept:
         raise ValueError(f"no scan of {', '.join(map(str, sources))} could be used")
 
@@ -156,6 +135,16 @@ def project(
         str | None, typer.Option(help="Point x,y,z (LPS) all views turn about.")
     ] = None,
     series: Annotated[str | None, typer.Option(help="Which DICOM series of the folder.")] = None,
+    resample_uneven: Annotated[
+        bool, typer.Option("--resample-uneven", help="Even out slices that are uneven or missing.")
+    ] = False,
+    photons: Annotated[
+        float | None, typer.Option(help="Add noise of this many photons per pixel in air.")
+    ] = None,
+    display_style: Annotated[
+        bool, typer.Option("--display-style", help="8-bit look instead of line integrals.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     keep_couch: KeepCouch = False,
     force: Force = False,
 ) -> None:
@@ -164,6 +153,7 @@ def project(
     from fewview.data.files import replacing_folder
     from fewview.data.images import read_volume
     from fewview.records import RECORD, write_record
+    from fewview.xray.detector import as_detected
     from fewview.xray.geometry import spread_angles
     from fewview.xray.views import drr, preview, write_views
 
@@ -175,16 +165,18 @@ def project(
     isocenter = None if isocenter_mm is None else arguments.numbers(isocenter_mm, count=3)
     geometries = arguments.geometries(geometry, angles, size)
     arguments.check_folder(out, force=force)
-    volume = read_volume(ct, series=series)
+    volume = read_volume(ct, series=series, resample_uneven=resample_uneven)
     if not keep_couch:
         volume = remove_couch(volume)
         typer.echo("couch removed (--keep-couch leaves it in)")
     views = drr(volume, geometries, isocenter_mm=isocenter)
+    views = as_detected(views, photons=photons, display=display_style, seed=seed)
     with replacing_folder(out, force=force) as folder:
         write_views(views, folder)
         preview(views, folder / "preview.png")
-        settings = {"geometries": views.geometries, "keep_couch": keep_couch}
-        write_record(folder / RECORD, "project", settings=settings, inputs=[ct])
+        settings = {"geometries": views.geometries, "keep_couch": keep_couch, "photons": photons}
+        settings |= {"display_style": display_style}
+        write_record(folder / RECORD, "project", settings=settings, inputs=[ct], seed=seed)
     angles_text = ", ".join(f"{one.primary_angle_deg:g}" for one in geometries)
     typer.echo(f"{out}: {len(geometries)} views at {angles_text} degrees")
 
@@ -199,6 +191,7 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a system, stage by stage."""
+    from fewview.records import RECORD, write_record
     from fewview.training import train as train_system
 
     arguments.check_device(device)
@@ -206,6 +199,8 @@ def train(
     with steps("train") as progress:
         report = progress.staged
         train_system(config, data, out, stage=stage, resume=resume, device=device, report=report)
+    settings = {"stage": stage, "resumed": resume}
+    write_record(out / RECORD, "train", settings=settings, inputs=[config, data], device=device)
 
 
 @app.command()

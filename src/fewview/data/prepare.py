@@ -53,6 +53,20 @@ class PrepareReport:
     """Per case in the store, the share of the body's mass outside the model grid. It is
     stored and projected, but no reconstruction will show it."""
 
+    def summary(self) -> list[str]:
+        """What a user should know, in lines."""
+        lines = []
+        cut = {case: share for case, share in self.outside_shares.items() if share > 0.0}
+        if cut:
+            worst = max(cut, key=lambda case: cut[case])
+            lines.append(
+                f"{len(cut)} bodies reach beyond the model grid, {worst} the most "
+                f"({cut[worst]:.0%} of it)"
+            )
+        counts = f"{self.num_prepared} prepared, {self.num_kept} kept"
+        lines.append(f"{counts}, {len(self.failures)} left out")
+        return lines
+
 
 @dataclass(frozen=True)
 class _Task:
