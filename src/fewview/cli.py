@@ -153,7 +153,7 @@ def project(
     from fewview.data.files import replacing_folder
     from fewview.data.images import read_volume
     from fewview.records import RECORD, write_record
-    from fewview.xray.detector import as_detected
+    from fewview.xray.acquisition import as_detected
     from fewview.xray.geometry import spread_angles
     from fewview.xray.views import drr, preview, write_views
 

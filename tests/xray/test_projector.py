@@ -295,7 +295,8 @@ def test_a_marker_appears_on_the_side_the_conventions_say(angle, voxel, side):
     assert found[side]
 
 
-def test_rays_go_on_beyond_the_detector_but_not_behind_the_source():
+@pytest.mark.parametrize("angle", [0.0, 180.0])
+def test_rays_go_on_beyond_the_detector_but_not_behind_the_source(angle):
     shape = (8, 40, 8)
     matrix = cubic((5.0, 5.0, 5.0), shape)
     near = replace(
@@ -303,7 +304,7 @@ def test_rays_go_on_beyond_the_detector_but_not_behind_the_source():
     )
     views = cameras([near], (0.0, 0.0, 0.0)).view(1, -1)
     image = project(torch.ones(1, 1, *shape), matrix[None], views)
-    # From the source at y = 50 to the end of the volume at y = -100, plane by plane.
+    # From the source 50 mm before to the end of the volume 100 mm beyond the isocenter.
     assert image[0, 0, 1, 1].item() == pytest.approx(150.0, rel=1e-3)
 
 

@@ -5,13 +5,11 @@ noisy ones through intensity and back; `display_style` makes what a viewing stat
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from fewview.xray.views import Views
 
 DISPLAY_LEVELS = 255  # 8 bits
 
@@ -95,27 +93,3 @@ def display_style(
     spread = (high - low).clamp(min=1e-6)[..., None, None]
     scaled = ((line_integrals - low[..., None, None]) / spread).clamp(0.0, 1.0) ** gamma
     return (scaled * DISPLAY_LEVELS).round() / DISPLAY_LEVELS
-
-
-def as_detected(
-    views: Views, *, photons: float | None = None, display: bool = False, seed: int = 0
-) -> Views:
-    """Noise-free views as a detector or a viewing station would give them.
-
-    Args:
-        views: Line integrals.
-        photons: Photons per pixel in air; None leaves the noise out.
-        display: Make display-style images, which are not calibrated.
-        seed: Seed of the noise.
-
-    Raises:
-        ValueError: If `photons` is not positive.
-    """
-    if photons is not None:
-        generator = torch.Generator().manual_seed(seed)
-        noisy = expose(views.images, DetectorConfig(photons=photons), generator)
-        views = replace(views, images=noisy)
-    if display:
-        calibrated = (False,) * len(views.geometries)
-        views = replace(views, images=display_style(views.images), calibrated=calibrated)
-    return views

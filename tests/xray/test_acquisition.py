@@ -2,7 +2,7 @@
 
 import torch
 
-from fewview.xray.detector import as_detected
+from fewview.xray.acquisition import as_detected
 from fewview.xray.geometry import preset
 from fewview.xray.views import Views
 
