@@ -38,6 +38,20 @@ def test_many_views_give_the_hu_back(name, circle_deg):
     assert np.sqrt(np.square(found.hu - truth.hu).mean()) < 70.0
 
 
+def test_a_near_source_is_weighted_by_distance_and_angle():
+    truth = cylinder()
+    near = [
+        replace(preset("x2ct", angle_deg=6.0 * i, size=80), sod_mm=300.0, sdd_mm=600.0)
+        for i in range(60)
+    ]
+    found = fdk(drr(truth, near), GRID).hu[13:19]  # near the plane of the sources: exact
+    _, y, x = np.meshgrid(np.arange(6), *(np.arange(32) - 15.5,) * 2, indexing="ij")
+    radius = np.sqrt(x**2 + y**2)
+    assert found[radius < 4.0].mean() == pytest.approx(0.0, abs=8.0)
+    outer = (radius > 7.0) & (truth.hu[13:19] > -20.0)
+    assert found[outer].mean() == pytest.approx(0.0, abs=30.0)
+
+
 def test_the_object_stays_in_its_place():
     hu = np.full(GRID.shape, -1000.0, dtype=np.float32)
     hu[20:23, 8:11, 24:27] = 800.0
