@@ -176,7 +176,10 @@ def _project_view(volume: Tensor, rays: Rays) -> Tensor:
     for start, stop in _blocks(rays):
         index = torch.arange(start, stop, device=volume.device, dtype=volume.dtype)
         grid = torch.addcmul(at_zero, index[:, None, None, None], slope)
-        image += _sample(planes[start:stop], grid).sum(0)
+        block = planes[start:stop]
+        if rays.axis == 1:
+            block = block.contiguous()  # rows a whole slice apart cost a quarter more to sample
+        image += _sample(block, grid).sum(0)
     return image.mul_(rays.length)
 
 
