@@ -24,6 +24,9 @@ from fewview.models.layers import (
 from fewview.models.lifting import RayGrid, fuse, lift
 
 
+FULL_WIDTH = 16  # channels of the few convolutions at the full resolution of the model grid
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewEncoderConfig:
     """Sizes of the view encoder."""
@@ -126,22 +129,38 @@ class ViewEncoder(nn.Module):
         self.estimate_head = nn.Sequential(
             group_norm(config.width), nn.SiLU(), nn.Conv3d(config.width, 8, 3, padding=1)
         )
+        # At full resolution: the estimate, lifted features and detail from the level below.
+        detail = max(1, FULL_WIDTH - lifted - 3)
+        self.detail_head = nn.Conv3d(config.width, 8 * detail, 1)
+        self.sharpen = nn.Sequential(
+            nn.Conv3d(1 + lifted + 2 + detail, FULL_WIDTH, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(FULL_WIDTH, FULL_WIDTH, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(FULL_WIDTH, 1, 1),
+        )
+        nn.init.zeros_(self.sharpen[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.sharpen[-1].bias)  # type: ignore[arg-type]
 
     def _blocks(self, width: int) -> nn.Sequential:
         return nn.Sequential(*[ResidualBlock(width, width) for _ in range(self.config.num_blocks)])
 
     def lift_views(
         self, images: Float[Tensor, "batch view 2 row col"], rays: RayGrid
-    ) -> Float[Tensor, "batch fused depth_2 height_2 width_2"]:
-        """Fused features of all views; the voxels of the model grid are folded into channels."""
+    ) -> tuple[
+        Float[Tensor, "batch fused depth_2 height_2 width_2"],
+        Float[Tensor, "batch lifted depth height width"],
+    ]:
+        """Fused features of all views: folded into channels, and at full resolution."""
         batch, view = images.shape[:2]
         features = self.images(images.flatten(0, 1)).unflatten(0, (batch, view))
         features = torch.cat([features, images.to(features.dtype)], dim=2)
-        lifted = space_to_depth(lift(features, rays).flatten(0, 1))
-        known = F.avg_pool3d(rays.on_detector.flatten(0, 1)[:, None].to(lifted.dtype), 2)
-        ray = F.avg_pool3d(rays.ray.flatten(0, 1), 2).to(lifted.dtype)
-        per_view = self.per_view(torch.cat([lifted, known, ray], dim=1)) * known
-        return fuse(per_view.unflatten(0, (batch, view)))
+        lifted = lift(features, rays)
+        folded = space_to_depth(lifted.flatten(0, 1))
+        known = F.avg_pool3d(rays.on_detector.flatten(0, 1)[:, None].to(folded.dtype), 2)
+        ray = F.avg_pool3d(rays.ray.flatten(0, 1), 2).to(folded.dtype)
+        per_view = self.per_view(torch.cat([folded, known, ray], dim=1)) * known
+        return fuse(per_view.unflatten(0, (batch, view))), lifted.mean(dim=1)
 
     def forward(
         self,
@@ -160,7 +179,7 @@ class ViewEncoder(nn.Module):
         Returns:
             Condition at a quarter of the grid's resolution, CT estimate in about [-1, 1].
         """
-        fused = self.lift_views(images, rays)
+        fused, lifted = self.lift_views(images, rays)
         fine = self.down[0](self.start(torch.cat([fused, _coordinates(fused)], dim=1)))
         deep = self.down[1](self.to_deep(fine))
         bottom = self.bottom(self.to_bottom(deep))
@@ -169,7 +188,10 @@ class ViewEncoder(nn.Module):
         if not with_estimate:
             return ViewEncoding(condition, condition.new_empty(len(condition), 1, 0, 0, 0))
         fine = self.up(fine + self.from_deep(deep))
-        return ViewEncoding(condition, depth_to_space(self.estimate_head(fine)).float())
+        estimate = depth_to_space(self.estimate_head(fine))
+        detail = depth_to_space(self.detail_head(fine))
+        sharper = self.sharpen(torch.cat([estimate, lifted.to(detail.dtype), detail], dim=1))
+        return ViewEncoding(condition, (estimate + sharper).float())
 
 
 def _coordinates(like: Tensor) -> Float[Tensor, "batch 3 depth height width"]:
