@@ -23,7 +23,6 @@ from fewview.models.layers import (
 )
 from fewview.models.lifting import RayGrid, fuse, lift
 
-
 FULL_WIDTH = 16  # channels of the few convolutions at the full resolution of the model grid
 
 
