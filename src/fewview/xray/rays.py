@@ -41,6 +41,13 @@ class Rays:
     length: Float[Tensor, "row col"]
     """A ray's path from plane to plane, mm; 0 for a ray that meets none."""
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Rays":
+        """The same rays on another device and in another floating-point type."""
+        at_zero, slope, length = (
+            tensor.to(device, dtype) for tensor in (self.at_zero, self.slope, self.length)
+        )
+        return Rays(self.axis, self.first, self.last, at_zero, slope, length)
+
 
 def rays_of_batch(
     voxel_to_patient: Float[Tensor, "batch 4 4"],
@@ -58,8 +65,10 @@ def rays_of_batch(
         shape: Voxels (depth, height, width) of the volumes.
         dtype: Type of the rays' tensors.
     """
-    in_patient = cameras.to(dtype=torch.float64)
-    in_voxels = _in_voxels(in_patient, voxel_to_patient)
+    device = cameras.source.device
+    exact = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    in_patient = cameras.to(exact, torch.float64)
+    in_voxels = _in_voxels(in_patient, voxel_to_patient.to(exact, torch.float64))
     # One look at all poses: on a GPU every look waits for the device.
     poses = torch.cat((in_voxels.direction, in_voxels.source), dim=-1).detach().tolist()
     parallel = cameras.parallel.tolist()
@@ -69,8 +78,7 @@ def rays_of_batch(
                 in_patient[item, view],
                 in_voxels[item, view],
                 _planes_ahead(poses[item][view], parallel[item][view], shape),
-                dtype,
-            )
+            ).to(device, dtype)
             for view in range(len(parallel[item]))
         ]
         for item in range(len(parallel))
@@ -79,7 +87,7 @@ def rays_of_batch(
 
 def _in_voxels(cameras: Cameras, voxel_to_patient: Tensor) -> Cameras:
     """Cameras [batch, view] carried into the voxel index space of their volumes."""
-    patient_to_voxel = torch.linalg.inv(voxel_to_patient.double())[:, None]
+    patient_to_voxel = torch.linalg.inv(voxel_to_patient)[:, None]
     turn, shift = patient_to_voxel[..., :3, :3], patient_to_voxel[..., :3, 3]
 
     def turned(vectors: Tensor) -> Tensor:
@@ -116,7 +124,6 @@ def _rays_of_view(
     in_patient: Cameras,
     in_voxels: Cameras,
     planes: tuple[int, float, int, int],
-    dtype: torch.dtype,
 ) -> Rays:
     """Rays of one camera without leading shape."""
     axis, sign, first, last = planes
@@ -129,7 +136,7 @@ def _rays_of_view(
     slope = torch.stack((along[col_axis], along[row_axis])) * (sign * per_plane)
     at_zero = torch.stack((start[col_axis], start[row_axis])) - slope * start[axis]
     length = squares.sum(0).sqrt() * per_plane * ahead
-    return Rays(axis, first, last, at_zero.to(dtype), slope.to(dtype), length.to(dtype))
+    return Rays(axis, first, last, at_zero, slope, length)
 
 
 def _lines(camera: Cameras) -> tuple[Tensor, Tensor]:
