@@ -41,14 +41,14 @@ def lift(
     """Feature of each view at each voxel, bilinear between pixels, zero off the detector."""
     batch, view, channel = features.shape[:3]
     depth, height, width = rays.position.shape[2:5]
-    grid = rays.position.reshape(batch * view, depth * height, width, 2).to(features.dtype)
+    # In single precision: bfloat16 would round positions by an eighth of a pixel.
     sampled = F.grid_sample(
-        features.reshape(batch * view, channel, *features.shape[3:]),
-        grid,
+        features.reshape(batch * view, channel, *features.shape[3:]).float(),
+        rays.position.reshape(batch * view, depth * height, width, 2),
         padding_mode="zeros",
         align_corners=False,
     )
-    return sampled.reshape(batch, view, channel, depth, height, width)
+    return sampled.to(features.dtype).reshape(batch, view, channel, depth, height, width)
 
 
 def fuse(
