@@ -74,13 +74,16 @@ def test_strict_refuses_to_assume(picture):
         read_radiographs([picture], [0.0], strict=True)
 
 
-def test_a_picture_keeps_its_shape_in_the_middle_of_the_detector(picture):
+@pytest.mark.parametrize(("pixels", "padded"), [(RAMP, 0), (RAMP.T, 1)])
+def test_a_picture_keeps_its_shape_in_the_middle_of_the_detector(tmp_path, pixels, padded):
+    path = tmp_path / "pa.png"
+    Image.fromarray(pixels).save(path)
     geometry = preset("x2ct", size=128)
-    views = read_radiographs([picture], [0.0], geometry, strict=True)
+    views = read_radiographs([path], [0.0], geometry, strict=True)
     filled = (views.images[0, 0] > 0).nonzero()
     assert views.geometry_source == ("measured",)
-    assert filled[:, 0].min() == 16  # 64 x 48 pixels become 128 x 96
-    assert filled[:, 0].max() == 111
+    assert filled[:, padded].min() == 16  # 64 x 48 pixels become 128 x 96
+    assert filled[:, padded].max() == 111
     assert views.geometries[0] == geometry
 
 

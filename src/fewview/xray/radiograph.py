@@ -170,9 +170,7 @@ def _on_detector(
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The image with so many pixels, averaged where it shrinks."""
-    if tuple(pixels.shape) == size:
-        return pixels
+    """The image with so many pixels, averaged where it shrinks; untouched if it has them."""
     resized = functional.interpolate(
         pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False
     )
