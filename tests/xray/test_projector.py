@@ -299,12 +299,13 @@ def test_a_marker_appears_on_the_side_the_conventions_say(angle, voxel, side):
 def test_rays_go_on_beyond_the_detector_but_not_behind_the_source(angle):
     shape = (8, 40, 8)
     matrix = cubic((5.0, 5.0, 5.0), shape)
-    near = replace(
-        CONE, num_rows=3, num_cols=3, sod_mm=50.0, sdd_mm=60.0, pixel_pitch_mm=(0.1, 0.1)
+    small = replace(
+        CONE, primary_angle_deg=angle, num_rows=3, num_cols=3, pixel_pitch_mm=(0.1, 0.1)
     )
+    near = replace(small, sod_mm=50.0, sdd_mm=60.0)
     views = cameras([near], (0.0, 0.0, 0.0)).view(1, -1)
     image = project(torch.ones(1, 1, *shape), matrix[None], views)
-    # From the source 50 mm before to the end of the volume 100 mm beyond the isocenter.
+    # From the source 50 mm before the isocenter to the volume's end 100 mm beyond it.
     assert image[0, 0, 1, 1].item() == pytest.approx(150.0, rel=1e-3)
 
 
