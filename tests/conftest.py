@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -19,6 +20,8 @@ Command = Callable[..., Result]
 def pytest_configure() -> None:
     """Two threads are enough for these sizes, and more only fight each other."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no defect
+    hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")
