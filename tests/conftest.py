@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,12 @@ Command = Callable[..., Result]
 
 
 def pytest_configure() -> None:
-    """Two threads are enough for these sizes, and more only fight each other."""
+    """Two threads are enough for these sizes, and more only fight each other.
+
+    A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests that send
+    it need it to arrive.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no defect
     hypothesis.settings.load_profile("no clock")
