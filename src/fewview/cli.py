@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 checked before work starts; what goes wrong later becomes one line in `terminal`.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -28,6 +29,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `fewview` command."""
+    # Threads that wait by spinning slow every neighbor on a busy machine, and themselves; read when
+    # torch is first imported. On an idle machine it costs nothing measurable.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:  # warnings of libraries are for developers: python -W shows them
         warnings.simplefilter("ignore")
     app(prog_name="fewview")
