@@ -37,25 +37,25 @@ from fewview.xray.views import Views, drr
 
 SCORES = ("psnr", "ssim", "mae", "bone_dice", "power_spectrum_ratio", "reprojection_error")
 COLUMNS = ("PSNR dB", "SSIM", "MAE HU", "bone Dice", "power ratio", "re-projection %", "seconds")
-CONSISTENCY_STEPS = 10
 SCORED_SIZE, SCORED_EXTENT_MM = 64, 320.0
 
 
 def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[], Volume]]:
-    """Every method as a function of the views; the ceiling alone sees the truth."""
+    """Every method as a function of the views; the last two are ceilings and see the truth."""
     grid_config = bundle.config.grid
     grid = cubic_grid(
         np.array(views.isocenter_mm), size=grid_config.size, extent_mm=grid_config.extent_mm
     )
 
-    def model(nfe: int, samples: int, consistency: bool = False) -> Callable[[], Volume]:
+    def model(nfe: int, samples: int) -> Callable[[], Volume]:
         return lambda: (
-            reconstruct(
-                views, model=bundle, nfe=nfe, samples=samples, consistency=consistency
-            ).volume
+            reconstruct(views, model=bundle, nfe=nfe, samples=samples, consistency=False).volume
         )
 
-    nfe = bundle.config.sampler.nfe
+    def consistent(run: Callable[[], Volume], num_steps: int) -> Callable[[], Volume]:
+        return lambda: make_consistent(run(), views, num_steps=num_steps)
+
+    nfe, steps = bundle.config.sampler.nfe, bundle.config.consistency_steps
     return {
         "mean volume": lambda: mean_volume(grid, views.isocenter_mm),
         "FDK": lambda: fdk(views, grid),
@@ -63,10 +63,11 @@ def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[
         "coarse head": model(0, 1),
         "one sample": model(nfe, 1),
         "mean of eight": model(nfe, 8),
-        "coarse head, consistent": lambda: make_consistent(
-            model(0, 1)(), views, num_steps=CONSISTENCY_STEPS
-        ),
+        "coarse head, consistent": consistent(model(0, 1), steps),
+        "coarse head, 10 consistency steps": consistent(model(0, 1), 10),
+        "one sample, 10 consistency steps": consistent(model(nfe, 1), 10),
         "autoencoder ceiling": lambda: autoencoded(truth, grid, bundle),
+        "truth on the model grid": lambda: resample(truth, grid),
     }
 
 
@@ -88,7 +89,9 @@ def score_case(
         scores["reprojection_error"] = reprojection_error(volume, views)
         rows.append({"case": name, "method": method, "seconds": seconds, **scores})
         if out is not None:
-            write_volume(volume, out / f"{name}_{method.split()[0]}_{method.split()[-1]}.nii.gz")
+            write_volume(
+                volume, out / f"{name}_{method.replace(', ', ' ').replace(' ', '_')}.nii.gz"
+            )
     return rows
 
 

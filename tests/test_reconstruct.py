@@ -85,6 +85,10 @@ def test_views_outside_the_trained_range_are_named(bundle, caplog):
     with caplog.at_level(logging.WARNING, logger="fewview"):
         reconstruct(replace(views, geometries=far), model=bundle, nfe=0)
     assert "sod_mm 1000" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="fewview"):
+        reconstruct(ball_views(0.0, 45.0, 90.0, 135.0), model=bundle, nfe=0)
+    assert "4 views (trained on" in caplog.text
 
 
 def test_impossible_counts_are_refused(bundle):

@@ -56,6 +56,19 @@ def test_nfe_counts_the_calls_of_the_denoiser(kind):
     assert calls[0] == 1.0
 
 
+@pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])
+def test_a_sampler_ends_on_the_last_clean_estimate(sampler):
+    schedule, estimates = Schedule(NoiseConfig(prediction="epsilon")), []
+
+    def predict(noisy, time):
+        output = 0.5 * noisy
+        estimates.append(schedule.split(output, noisy, time).denoised)
+        return output
+
+    drawn = sampler(predict, schedule, noise(1), nfe=3)
+    torch.testing.assert_close(drawn, estimates[-1])
+
+
 def test_schedule_agrees_with_the_chain_of_cls_dm():
     schedule = Schedule(NoiseConfig())
     alpha, sigma = schedule.alpha_sigma(torch.tensor([0.001, 0.251, 0.501, 1.0]))
@@ -76,6 +89,19 @@ def test_the_true_prediction_has_no_loss(prediction):
 
     loss = denoising_loss(perfect, schedule, latent, latent, time=time, noise=eps)
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("error", "expected"), [("l1", 0.5), ("mse", 0.25)])
+def test_the_loss_is_the_error_that_was_asked_for(error, expected):
+    schedule = Schedule(NoiseConfig(prediction="epsilon"))
+    latent, eps = noise(2), noise(2).flip(0)
+
+    def off_by_half(noisy, time, condition):
+        return eps + 0.5
+
+    time = torch.tensor([0.2, 0.9])
+    loss = denoising_loss(off_by_half, schedule, latent, latent, time=time, noise=eps, error=error)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_times_of_a_batch_are_spread_over_the_whole_range():

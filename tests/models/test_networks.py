@@ -5,7 +5,7 @@ import torch
 
 from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
-from fewview.models.layers import depth_to_space, space_to_depth
+from fewview.models.layers import ResidualBlock, channels_last, depth_to_space, space_to_depth
 from fewview.models.lifting import RayGrid, fuse, lift
 from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
 
@@ -70,6 +70,27 @@ def test_one_view_encoder_takes_any_number_of_views(views):
     assert encoding.estimate.shape == (1, 1, 16, 16, 16)
 
 
+def test_views_are_told_apart_by_their_direction_not_by_their_order():
+    encoder = ViewEncoder(SMALL).eval()
+    images = torch.randn(1, 2, 2, 16, 16)
+    rays = ray_grid()
+    rays.ray[:, 0, 1] = 1.0
+    rays.ray[:, 1, 0] = 1.0
+    turned = RayGrid(rays.position.flip(1), rays.ray.flip(1))
+    estimate = encoder(images, rays).estimate
+    torch.testing.assert_close(encoder(images.flip(1), turned).estimate, estimate)
+    assert not torch.allclose(encoder(images.flip(1), rays).estimate, estimate, atol=1e-4)
+
+
+def test_channels_last_keeps_what_a_network_says():
+    encoder = ViewEncoder(SMALL).eval()
+    images = torch.randn(1, 2, 2, 16, 16)
+    before = encoder(images, ray_grid()).estimate
+    weight = channels_last(encoder).get_parameter("to_half.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(encoder(images, ray_grid()).estimate, before, atol=1e-5, rtol=1e-4)
+
+
 def test_condition_is_the_same_without_the_estimate():
     encoder = ViewEncoder(SMALL).eval()
     images = torch.randn(1, 2, 2, 16, 16)
@@ -103,3 +124,18 @@ def test_denoiser_keeps_the_latent_shape_and_starts_at_zero():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="divisible"):
         DenoiserConfig(deep_width=10, num_heads=4)
+
+
+def test_every_block_of_the_denoiser_is_told_the_time():
+    config = DenoiserConfig(width=8, deep_width=8, num_blocks=1, num_heads=2)
+    denoiser = Denoiser(config, latent_channels=2, condition_channels=3)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    told = denoiser(torch.randn(1, 2, 4, 4, 4), torch.tensor([0.5]), torch.randn(1, 3, 4, 4, 4))
+    told.square().sum().backward()
+    blocks = [module for module in denoiser.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 4
+    for block in blocks:
+        assert block.modulation is not None
+        assert block.modulation.weight.grad is not None
+        assert block.modulation.weight.grad.abs().max() > 0

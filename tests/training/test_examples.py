@@ -1,17 +1,21 @@
 """Augmented bodies: target and views agree; the alignment losses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from scipy.ndimage import label
 
 from fewview.data.volume import Volume, cubic_grid, resample
-from fewview.system import GridConfig
+from fewview.system import GridConfig, ViewRange
 from fewview.training.alignment import contrastive_loss, match_loss
-from fewview.training.config import AugmentationConfig
+from fewview.training.config import AlignmentStage, AugmentationConfig
+from fewview.training.diffusion import noise_draws
 from fewview.training.examples import Body, augment, center_of, generator_of, on_model_grid
-from fewview.training.views import project_body
-from fewview.xray.geometry import preset
+from fewview.training.loop import learning_rate
+from fewview.training.views import draw_geometries, project_body
+from fewview.xray.geometry import preset, spread_angles
 
 
 def ball(size: int = 32, radius_mm: float = 60.0, spacing: float = 6.25) -> Body:
@@ -40,6 +44,61 @@ def test_a_linear_ramp_survives_on_the_model_grid():
     torch.testing.assert_close(target[0, 0], expected, atol=1e-3, rtol=0)
 
 
+def test_what_was_not_scanned_is_air_on_the_model_grid():
+    body = ball(size=8)
+    full = Body(torch.full_like(body.hu, 40.0), body.voxel_to_patient, body.center_mm)
+    target = on_model_grid(full, GridConfig(size=16, extent_mm=100.0))[0, 0]
+    scanned = torch.zeros(16, 16, 16, dtype=torch.bool)
+    scanned[4:12, 4:12, 4:12] = True
+    assert (target[scanned] == 40.0).all()
+    assert (target[~scanned] == -1000.0).all()
+
+
+def test_a_voxel_that_was_scanned_in_part_goes_on_as_the_scan_ends():
+    body = ball(size=8)
+    moved = body.center_mm + torch.tensor([0.0, 0.0, 2.0])
+    full = Body(torch.full_like(body.hu, 40.0), body.voxel_to_patient, moved)
+    target = on_model_grid(full, GridConfig(size=16, extent_mm=100.0))[0, 0]
+    assert (target[:, 8, 8] == 40.0).nonzero().flatten().tolist() == list(range(3, 12))
+
+
+def test_drawn_views_stay_in_the_range_the_model_will_name():
+    config = ViewRange(any_angle_share=0.0)
+    for seed in range(20):
+        drawn = draw_geometries(config, 3, generator_of(seed))
+        for geometry, angle in zip(drawn, spread_angles(3), strict=True):
+            assert abs(geometry.primary_angle_deg - angle) <= config.angle_jitter_deg
+            assert max(map(abs, geometry.detector_offset_mm)) <= config.offset_mm
+            assert geometry.sod_mm is not None
+            assert geometry.sdd_mm is not None
+            assert config.sod_mm[0] <= geometry.sod_mm <= config.sod_mm[1]
+            gap = geometry.sdd_mm - geometry.sod_mm
+            assert config.detector_mm[0] <= gap <= config.detector_mm[1]
+    angles = {view.primary_angle_deg for view in drawn}
+    assert len(angles) == 3
+
+
+def test_every_noise_draw_stands_beside_the_condition_of_its_example():
+    clean, condition = noise_draws(torch.tensor([[1.0], [2.0]]), torch.tensor([[10.0], [20.0]]), 3)
+    assert len(clean) == 6
+    assert torch.equal(10 * clean, condition)
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.1), (9, 1.0), (40, 1.0), (160, 0.5), (190, 0.1147)]
+)
+def test_the_rate_rises_stays_falls_and_cools_down(step, rate):
+    config = AlignmentStage(
+        num_steps=200, learning_rate=1.0, warmup_steps=10, steady_steps=40, cooldown_steps=40
+    )
+    assert learning_rate(config, step) == pytest.approx(rate, rel=1e-3)
+
+
+def test_a_cooldown_longer_than_the_stage_is_refused():
+    with pytest.raises(ValueError, match="cooldown_steps"):
+        AlignmentStage(num_steps=10, cooldown_steps=11)
+
+
 def test_target_and_views_follow_the_same_augmentation():
     """The ball's center of mass on the grid must project to that of its X-ray."""
     config = AugmentationConfig(crop_share=0.0, soft_gain=0.0, flip_share=1.0)
@@ -55,6 +114,45 @@ def test_target_and_views_follow_the_same_augmentation():
     assert abs(left_mm) > 3.0
 
 
+STILL = AugmentationConfig(
+    crop_share=0.0,
+    rotate_deg=0.0,
+    scale=0.0,
+    stretch=0.0,
+    shear=0.0,
+    shift_mm=0.0,
+    flip_share=0.0,
+    soft_gain=0.0,
+    bone_gain=0.0,
+)
+
+
+def test_bending_moves_a_body_smoothly_and_keeps_its_hu():
+    bent = augment(ball(), replace(STILL, bend_mm=30.0), generator_of(5), max_height_mm=400.0)
+    whole = ball().hu + 1000.0
+    moved = bent.hu + 1000.0
+    assert (moved - whole).abs().max() > 500.0
+    assert moved.sum() == pytest.approx(whole.sum().item(), rel=0.3)
+    assert bent.hu.min() >= -1000.01
+    assert bent.hu.max() <= 0.01
+    parts, _ = label((moved > 500).numpy())
+    assert parts.max() == 1
+
+
+def test_nothing_bends_at_zero():
+    still = augment(ball(), STILL, generator_of(5), max_height_mm=400.0)
+    assert torch.equal(still.hu, ball().hu)
+
+
+def test_lung_changes_and_soft_tissue_and_air_do_not():
+    hu = torch.tensor([-1000.0, -850.0, -500.0, 40.0])[:, None, None].expand(4, 4, 4)
+    body = Body(hu, ball().voxel_to_patient, ball().center_mm)
+    changed = augment(body, replace(STILL, lung_gain=0.3), generator_of(1), max_height_mm=400.0)
+    before, after = hu[:, 0, 0], changed.hu[:, 0, 0]
+    assert torch.equal(before[[0, 2, 3]], after[[0, 2, 3]])
+    assert 1.0 < abs(after[1] - before[1]) <= 45.0
+
+
 def test_augmentation_depends_on_its_seed_alone():
     first, again, other = (
         augment(ball(), AugmentationConfig(), generator_of(seed), max_height_mm=400.0)
@@ -65,18 +163,7 @@ def test_augmentation_depends_on_its_seed_alone():
 
 
 def test_cropping_keeps_the_rest_where_it_was():
-    config = AugmentationConfig(
-        crop_share=1.0,
-        rotate_deg=0.0,
-        scale=0.0,
-        stretch=0.0,
-        shear=0.0,
-        shift_mm=0.0,
-        flip_share=0.0,
-        shortest_scan_mm=80.0,
-        soft_gain=0.0,
-        bone_gain=0.0,
-    )
+    config = replace(STILL, crop_share=1.0, shortest_scan_mm=80.0)
     whole = ball()
     cropped = augment(whole, config, generator_of(3), max_height_mm=400.0)
     first = round(((cropped.voxel_to_patient - whole.voxel_to_patient)[2, 3] / 6.25).item())
@@ -94,11 +181,12 @@ def test_contrast_is_low_for_matched_and_high_for_swapped_pairs():
 
 
 def test_contrast_does_not_grow_with_the_grid():
-    small, large = torch.ones(2, 4, 2, 2, 2), torch.ones(2, 4, 8, 8, 8)
+    two = torch.randn(2, 4, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    small, large = two.expand(-1, -1, 2, 2, 2), two.expand(-1, -1, 8, 8, 8)
     zero = torch.tensor(0.0)
-    torch.testing.assert_close(
-        contrastive_loss(small, small, zero), contrastive_loss(large, large, zero)
-    )
+    loss = contrastive_loss(small, small, zero)
+    assert 0.1 < loss < math.log(2)
+    torch.testing.assert_close(loss, contrastive_loss(large, large, zero))
 
 
 def test_matched_latents_of_any_length_have_no_distance():

@@ -20,6 +20,7 @@ def test_noise_follows_its_seed_and_grows_with_fewer_photons():
         as_detected(views, photons=count, seed=3).images for count in (1e3, 1e3, 1e6)
     )
     assert torch.equal(few, again)
+    assert not torch.equal(few, as_detected(views, photons=1e3, seed=4).images)
     assert (few - views.images).std() > 10 * (many - views.images).std()
 
 

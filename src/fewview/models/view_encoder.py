@@ -13,17 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewview.models.layers import (
-    ResidualBlock,
-    depth_to_space,
-    downsample,
-    group_norm,
-    space_to_depth,
-    upsample,
-)
+from fewview.models.layers import ResidualBlock, downsample, group_norm, upsample
 from fewview.models.lifting import RayGrid, fuse, lift
-
-FULL_WIDTH = 16  # channels of the few convolutions at the full resolution of the model grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,27 +24,31 @@ class ViewEncoderConfig:
     image_width: int = 32
     """Channels of the 2-D features at half the detector's resolution."""
 
-    lifted_channels: int = 8
-    """Channels per view that are lifted to every voxel of the model grid."""
+    lifted_channels: int = 7
+    """Channels per view that are lifted to every voxel of the model grid, beside the image."""
 
-    width: int = 32
+    full_width: int = 16
+    """3-D channels at the resolution of the model grid."""
+
+    width: int = 48
     """3-D channels at half resolution."""
 
-    deep_width: int = 96
+    deep_width: int = 128
     """3-D channels at quarter resolution, the resolution of the latent."""
 
-    bottom_width: int = 160
+    bottom_width: int = 192
     """3-D channels at an eighth of the resolution."""
 
     num_blocks: int = 2
-    """Residual blocks at each resolution, on the way down and on the way up."""
+    """Residual blocks at each resolution below the full one, on the way down and on the way up."""
 
     condition_channels: int = 16
     """Channels of the condition."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
-        if min(self.image_width, self.lifted_channels, self.width, self.num_blocks) < 1:
+        sizes = (self.image_width, self.lifted_channels, self.full_width, self.width)
+        if min(*sizes, self.deep_width, self.bottom_width, self.num_blocks) < 1:
             raise ValueError("view encoder sizes must be at least 1")
 
 
@@ -101,65 +96,50 @@ class ViewEncoder(nn.Module):
         """Build from a config."""
         super().__init__()
         self.config = config
-        lifted = config.lifted_channels
-        self.images = ImageEncoder(2, config.image_width, lifted)
-        # Per view and voxel of half resolution: 2x2x2 lifted features and image values, whether
-        # the ray meets the detector, its direction and depth.
-        self.per_view = nn.Sequential(
-            nn.Conv3d(8 * (lifted + 2) + 5, config.width, 1),
-            nn.SiLU(),
-            nn.Conv3d(config.width, config.width, 1),
-        )
-        self.start = nn.Conv3d(2 * config.width + 3, config.width, 1)
-        self.down = nn.ModuleList([self._blocks(config.width)])
-        self.to_deep = downsample(config.width, config.deep_width)
-        self.down.append(self._blocks(config.deep_width))
-        self.to_bottom = downsample(config.deep_width, config.bottom_width)
-        self.bottom = self._blocks(config.bottom_width)
-        self.from_bottom = upsample(config.bottom_width, config.deep_width)
-        self.deep_up = self._blocks(config.deep_width)
-        self.from_deep = upsample(config.deep_width, config.width)
-        self.up = self._blocks(config.width)
+        lifted, full = config.lifted_channels, config.full_width
+        width, deep, bottom = config.width, config.deep_width, config.bottom_width
+        self.images = ImageEncoder(6, config.image_width, lifted)
+        # At full resolution there is no norm: it costs as much as a convolution here.
+        self.full_down = nn.Sequential(nn.Conv3d(2 * (lifted + 1), full, 3, padding=1), nn.SiLU())
+        self.place = nn.Conv3d(3, width, 1)
+        self.to_half = downsample(full, width)
+        self.half_down = self._blocks(width)
+        self.to_deep = downsample(width, deep)
+        self.deep_down = self._blocks(deep)
+        self.to_bottom = downsample(deep, bottom)
+        self.bottom = self._blocks(bottom)
+        self.from_bottom = upsample(bottom, deep)
+        self.deep_up = self._blocks(deep)
+        self.from_deep = upsample(deep, width)
+        self.half_up = self._blocks(width)
+        self.from_half = upsample(width, full)
         self.condition_head = nn.Sequential(
-            group_norm(config.deep_width),
-            nn.SiLU(),
-            nn.Conv3d(config.deep_width, config.condition_channels, 1),
+            group_norm(deep), nn.SiLU(), nn.Conv3d(deep, config.condition_channels, 1)
         )
         self.estimate_head = nn.Sequential(
-            group_norm(config.width), nn.SiLU(), nn.Conv3d(config.width, 8, 3, padding=1)
-        )
-        # At full resolution: the estimate, lifted features and detail from the level below.
-        detail = max(1, FULL_WIDTH - lifted - 3)
-        self.detail_head = nn.Conv3d(config.width, 8 * detail, 1)
-        self.sharpen = nn.Sequential(
-            nn.Conv3d(1 + lifted + 2 + detail, FULL_WIDTH, 3, padding=1),
+            nn.Conv3d(full, full, 3, padding=1),
             nn.SiLU(),
-            nn.Conv3d(FULL_WIDTH, FULL_WIDTH, 3, padding=1),
+            nn.Conv3d(full, full, 3, padding=1),
             nn.SiLU(),
-            nn.Conv3d(FULL_WIDTH, 1, 1),
+            nn.Conv3d(full, 1, 3, padding=1),
         )
-        nn.init.zeros_(self.sharpen[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.sharpen[-1].bias)  # type: ignore[arg-type]
 
     def _blocks(self, width: int) -> nn.Sequential:
         return nn.Sequential(*[ResidualBlock(width, width) for _ in range(self.config.num_blocks)])
 
     def lift_views(
         self, images: Float[Tensor, "batch view 2 row col"], rays: RayGrid
-    ) -> tuple[
-        Float[Tensor, "batch fused depth_2 height_2 width_2"],
-        Float[Tensor, "batch lifted depth height width"],
-    ]:
-        """Fused features of all views: folded into channels, and at full resolution."""
-        batch, view = images.shape[:2]
-        features = self.images(images.flatten(0, 1)).unflatten(0, (batch, view))
-        features = torch.cat([features, images.to(features.dtype)], dim=2)
-        lifted = lift(features, rays)
-        folded = space_to_depth(lifted.flatten(0, 1))
-        known = F.avg_pool3d(rays.on_detector.flatten(0, 1)[:, None].to(folded.dtype), 2)
-        ray = F.avg_pool3d(rays.ray.flatten(0, 1), 2).to(folded.dtype)
-        per_view = self.per_view(torch.cat([folded, known, ray], dim=1)) * known
-        return fuse(per_view.unflatten(0, (batch, view))), lifted.mean(dim=1)
+    ) -> Float[Tensor, "batch fused depth height width"]:
+        """Features of all views at each voxel of the model grid, fused.
+
+        The image encoder is told the direction of each view, so that it can say of a frontal view
+        something else than of a lateral one; after lifting all views are treated alike.
+        """
+        batch, view, _, rows, cols = images.shape
+        ray = rays.ray.mean(dim=(3, 4, 5))[..., None, None].expand(-1, -1, -1, rows, cols)
+        features = self.images(torch.cat([images, ray], dim=2).flatten(0, 1))
+        features = features.unflatten(0, (batch, view))
+        return fuse(lift(torch.cat([features, images[:, :, :1].to(features.dtype)], dim=2), rays))
 
     def forward(
         self,
@@ -171,26 +151,25 @@ class ViewEncoder(nn.Module):
         """Encode views; without the estimate its head is skipped and an empty tensor returned.
 
         Args:
-            images: Normalized views and their kind (see `fewview.bundle.network_images`).
+            images: Normalized views and their kind (see `fewview.system.network_images`).
             rays: Where the voxels of the model grid project; sides are multiples of eight.
             with_estimate: Whether the CT estimate is needed.
 
         Returns:
             Condition at a quarter of the grid's resolution, CT estimate in about [-1, 1].
         """
-        fused, lifted = self.lift_views(images, rays)
-        fine = self.down[0](self.start(torch.cat([fused, _coordinates(fused)], dim=1)))
-        deep = self.down[1](self.to_deep(fine))
+        full = self.full_down(self.lift_views(images, rays))
+        half = self.to_half(full)
+        half = self.half_down(half + self.place(_coordinates(half)))
+        deep = self.deep_down(self.to_deep(half))
         bottom = self.bottom(self.to_bottom(deep))
         deep = self.deep_up(deep + self.from_bottom(bottom))
         condition = self.condition_head(deep).float()
         if not with_estimate:
             return ViewEncoding(condition, condition.new_empty(len(condition), 1, 0, 0, 0))
-        fine = self.up(fine + self.from_deep(deep))
-        estimate = depth_to_space(self.estimate_head(fine))
-        detail = depth_to_space(self.detail_head(fine))
-        sharper = self.sharpen(torch.cat([estimate, lifted.to(detail.dtype), detail], dim=1))
-        return ViewEncoding(condition, (estimate + sharper).float())
+        half = self.half_up(half + self.from_deep(deep))
+        full = full + self.from_half(half)
+        return ViewEncoding(condition, self.estimate_head(full).float())
 
 
 def _coordinates(like: Tensor) -> Float[Tensor, "batch 3 depth height width"]:

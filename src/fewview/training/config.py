@@ -22,6 +22,12 @@ class AugmentationConfig:
     shear: float = 0.05
     """Largest shear of one axis by another."""
 
+    bend_mm: float = 0.0
+    """Standard deviation of the displacements that bend the scan, per axis; 0 bends nothing."""
+
+    bend_spacing_mm: float = 100.0
+    """Distance between the independent displacements, which are smoothed and interpolated."""
+
     shift_mm: float = 12.0
     """Largest distance from the scan's center to the center of the model grid, per axis."""
 
@@ -33,6 +39,9 @@ class AugmentationConfig:
 
     bone_gain: float = 0.2
     """Largest relative change of what exceeds 150 HU."""
+
+    lung_gain: float = 0.0
+    """Largest relative change of attenuation in lung (below -500 HU)."""
 
     crop_share: float = 0.7
     """Share of examples whose scan ends are cropped."""
@@ -75,6 +84,9 @@ class StageConfig:
     steady_steps: int = 600
     """After this many steps the rate falls as one over the square root of the step (EDM2)."""
 
+    cooldown_steps: int = 0
+    """Over this many last steps the rate also falls linearly to zero; 0 leaves the end open."""
+
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
 
@@ -99,6 +111,11 @@ class StageConfig:
             raise ValueError("num_steps, batch_size, log_every and save_every must be positive")
         if not 0.0 < self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
+        if not 0 <= self.cooldown_steps <= self.num_steps:
+            raise ValueError(
+                f"cooldown_steps must be 0 to num_steps ({self.num_steps}), got "
+                f"{self.cooldown_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +146,18 @@ class AlignmentStage(StageConfig):
 @dataclass(frozen=True, kw_only=True)
 class DiffusionStage(StageConfig):
     """Stage 3: the conditional denoiser."""
+
+    num_noise_draws: int = 1
+    """Noise levels drawn for each example of a step; its views are encoded only once."""
+
+    error: Literal["l1", "mse"] = "l1"
+    """Error of the denoiser; `l1` is CLS-DM's, `mse` keeps the spread of what it samples."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        super().__post_init__()
+        if self.num_noise_draws < 1:
+            raise ValueError(f"num_noise_draws must be positive, got {self.num_noise_draws}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,13 +41,21 @@ def train_diffusion(
         with torch.no_grad(), source.autocast():
             encoded = condition_of(networks, views.images, views.rays)
         clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
-        clean = clean * networks.latent_scale
+        clean, condition = noise_draws(
+            clean * networks.latent_scale, encoded.condition, config.num_noise_draws
+        )
         generator = generator_of(source.training.seed, 32, step)
         time = stratified_times(len(clean), generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         with source.autocast():
             loss = denoising_loss(
-                networks.denoiser, schedule, clean, encoded.condition, time=time, noise=noise
+                networks.denoiser,
+                schedule,
+                clean,
+                condition,
+                time=time,
+                noise=noise,
+                error=config.error,
             )
         return loss, {}
 
@@ -74,6 +82,11 @@ def train_diffusion(
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
     )
     fit(stage, out, report=report)
+
+
+def noise_draws(clean: Tensor, condition: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Each example `count` times, and its own condition beside each."""
+    return clean.repeat_interleave(count, dim=0), condition.repeat_interleave(count, dim=0)
 
 
 @torch.no_grad()

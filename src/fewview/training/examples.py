@@ -1,8 +1,8 @@
 """Stored scans to training examples: an augmented body on the model grid and fresh views of it.
 
-Augmentation never resamples the scan: the affine change goes into the scan's voxel-to-patient
-matrix, which the projector and the grid sampling follow exactly. Every example follows from seeds
-alone, so a resumed run sees what an unbroken one would have seen.
+The affine part of augmentation never resamples the scan: it goes into the scan's voxel-to-patient
+matrix, which the projector and the grid sampling follow exactly. Only smooth bending resamples it.
+Every example follows from seeds alone, so a resumed run sees what an unbroken one would have seen.
 """
 
 import math
@@ -19,6 +19,7 @@ from fewview.system import GridConfig
 from fewview.training.config import AugmentationConfig
 
 BONE_HU = 150.0
+LUNG_HU = -500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,13 @@ def center_of(hu: Tensor, matrix: Tensor) -> Float[Tensor, "3"]:
 def augment(
     body: Body, config: AugmentationConfig, generator: torch.Generator, *, max_height_mm: float
 ) -> Body:
-    """A plausible other body: cropped, turned, scaled, sheared, mirrored, other attenuation."""
+    """A plausible other body: cropped, bent, moved by an affine map, of other attenuation."""
     hu, matrix = _crop_ends(body.hu, body.voxel_to_patient, config, generator, max_height_mm)
+    if config.bend_mm > 0.0:
+        hu = _bent(hu, matrix, config, generator)
+    if config.lung_gain > 0.0:
+        more = uniform(generator, -config.lung_gain, config.lung_gain)
+        hu = hu + more * ((LUNG_HU - hu) / 200.0).clamp(0.0, 1.0) * (hu + 1000.0)
     soft = 1.0 + uniform(generator, -config.soft_gain, config.soft_gain)
     bone = 1.0 + uniform(generator, -config.bone_gain, config.bone_gain)
     hu = (hu + 1000.0) * soft - 1000.0
@@ -92,6 +98,33 @@ def augment(
     change[:3, 3] = center - change[:3, :3] @ center
     shift = [uniform(generator, -config.shift_mm, config.shift_mm) for _ in range(3)]
     return Body(hu, change @ matrix, center + torch.tensor(shift).double())
+
+
+def _bent(
+    hu: Float[Tensor, "depth height width"],
+    matrix: Float[Tensor, "4 4"],
+    config: AugmentationConfig,
+    generator: torch.Generator,
+) -> Float[Tensor, "depth height width"]:
+    """The scan resampled along a smooth random displacement, repeated beyond its edges."""
+    spacing = matrix[:3, :3].norm(dim=0).flip(0).tolist()  # of depth, height, width
+    coarse = [
+        max(2, round(count * side / config.bend_spacing_mm)) + 2
+        for count, side in zip(hu.shape, spacing, strict=True)
+    ]
+    moved = config.bend_mm * torch.randn(1, 3, *coarse, generator=generator)
+    moved = F.interpolate(moved, size=[2 * count for count in coarse], mode="trilinear")
+    moved = F.interpolate(F.avg_pool3d(moved, 3, 1, 1), size=hu.shape, mode="trilinear")
+    axes = [(2 * torch.arange(count) + 1.0) / count - 1 for count in reversed(hu.shape)]
+    x, y, z = axes
+    where = torch.stack(
+        torch.broadcast_tensors(x[None, None, :], y[None, :, None], z[:, None, None]), dim=-1
+    )
+    extents = [count * side for count, side in zip(hu.shape, spacing, strict=True)]
+    scale = torch.tensor([2.0 / extent for extent in reversed(extents)])
+    where = where + moved[0].permute(1, 2, 3, 0) * scale
+    sampled = F.grid_sample(hu[None, None], where[None], padding_mode="border", align_corners=False)
+    return sampled[0, 0]
 
 
 def _random_linear(config: AugmentationConfig, generator: torch.Generator) -> Tensor:
@@ -140,8 +173,10 @@ def _crop_ends(
 def on_model_grid(body: Body, grid: GridConfig) -> Float[Tensor, "1 1 size size size"]:
     """The body on the model grid in HU, anti-aliased; air where nothing was scanned.
 
-    As `fewview.data.volume.resample`: a voxel counts as scanned when its center was, and then the
-    scan is continued past its ends rather than mixed with air.
+    A voxel counts as scanned when part of it was, and then the scan is continued past its ends
+    rather than mixed with air. (By its center, as in `fewview.data.volume.resample`, an end within
+    a millimeter of it would decide, which no X-ray tells: the estimate would go halfway to air in
+    the last slices that are scored.)
     """
     spacing = body.voxel_to_patient[:3, :3].norm(dim=0).mean().item()
     hu = body.hu[None, None]
@@ -150,7 +185,8 @@ def on_model_grid(body: Body, grid: GridConfig) -> Float[Tensor, "1 1 size size 
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     points = torch.stack([x, y, z], dim=-1) @ index[:3, :3].float().T + index[:3, 3].float()
     sizes = torch.tensor(hu.shape[:1:-1])
-    scanned = ((points >= -0.5) & (points <= sizes - 0.5)).all(dim=-1)
+    reach = 0.5 + 0.5 * grid.spacing_mm / spacing
+    scanned = ((points > -reach) & (points < sizes - 1 + reach)).all(dim=-1)
     factor = max(1, round(grid.spacing_mm / spacing))
     if factor > 1:  # a box as wide as a grid voxel, its center half a step before its first voxel
         before, after = factor // 2, (factor - 1) // 2

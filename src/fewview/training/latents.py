@@ -42,7 +42,7 @@ def cached_latents(path: Path, autoencoder: Autoencoder, source: TrainingSource)
     for key in keys:
         with source.autocast():
             means.append(autoencoder.encode(source.target(source.body(key))).mean.half())
-    mean = torch.cat(means)
+    mean = torch.cat(means).contiguous()
     with replacing_file(path) as writing:
         save_file({"mean": mean}, writing, {"keys": expected})
     return Latents(keys, mean)

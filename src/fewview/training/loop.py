@@ -44,13 +44,18 @@ class Stage:
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """Linear warm-up, a plateau, then one over the square root of the step.
+    """Linear warm-up, a plateau, one over the square root of the step, and the cooldown if any.
+
+    Without a cooldown the rate needs no end point, so a run can be prolonged by raising num_steps;
+    with one it can until the cooldown begins.
 
     References:
-        Karras et al. (2024), EDM2, equation 67: needs no end point, so a run can be prolonged.
+        Karras et al. (2024), EDM2, equation 67; Hägele et al. (2024), section 3, for the cooldown.
     """
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * warm / math.sqrt(max(1.0, step / max(1, config.steady_steps)))
+    rising = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    falling = 1.0 / math.sqrt(max(1.0, step / max(1, config.steady_steps)))
+    left = min(1.0, (config.num_steps - step) / max(1, config.cooldown_steps))
+    return config.learning_rate * rising * falling * left
 
 
 class Averages:

@@ -9,6 +9,7 @@ from fewview import config as config_files
 from fewview.bundle import save_bundle
 from fewview.data.files import replacing_file
 from fewview.data.store import open_store
+from fewview.models.layers import channels_last
 from fewview.system import Networks, build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
@@ -60,6 +61,8 @@ def train(
     _claim(out, config, resume=resume)
     torch.manual_seed(config.training.seed)
     networks = build_networks(config.system).to(device)
+    for module in networks.modules().values():
+        channels_last(module)
     source = TrainingSource(
         config.system, config.training, opened, ScanCache(opened), device=device
     )
