@@ -98,13 +98,13 @@ def score_case(
 def nearest_training(volume: Volume, store: Path, bundle: Bundle) -> dict[str, float | str]:
     """PSNR between an output and the training volume most like it, both on the model grid."""
     opened, grid = open_store(store), bundle.config.grid
-    best: dict[str, float | str] = {"psnr": -1.0, "case": ""}
+    best: dict[str, float | str] = {"psnr": -1.0, "training_case": ""}
     for case in opened.of_split("train"):
         block = central_block(opened.read(case.id), opened.size)
         target = cubic_grid(block.center_mm, size=grid.size, extent_mm=grid.extent_mm)
         psnr = hu3d(volume.hu, resample(block, target).hu)["psnr"]
         if psnr > float(best["psnr"]):
-            best = {"psnr": psnr, "case": case.id}
+            best = {"psnr": psnr, "training_case": case.id}
     return best
 
 
@@ -191,7 +191,7 @@ def memory(store: Path, bundle: Bundle, data: Path | None) -> list[dict[str, flo
         rows.append({"case": name, "truth_psnr": own, **near})
         print(  # noqa: T201
             f"{name}: one sample is {own:.2f} dB from its truth and {near['psnr']:.2f} dB from "
-            f"the nearest training volume, {near['case']}"
+            f"the nearest training volume, {near['training_case']}"
         )
     return rows
 
