@@ -227,7 +227,7 @@ def cameras(
     if len(sizes) > 1:
         raise ValueError(f"all views need one detector size in pixels, got {sorted(sizes)}")
     isocenter = torch.tensor([float(x) for x in isocenter_mm], dtype=torch.float64)
-    return _stack([_camera(geometry, isocenter) for geometry in geometries]).to(dtype=dtype)
+    return stack_cameras([_camera(geometry, isocenter) for geometry in geometries]).to(dtype=dtype)
 
 
 def _camera(geometry: ViewGeometry, isocenter: Tensor) -> Cameras:
@@ -284,10 +284,6 @@ def stack_cameras(views: Sequence[Cameras]) -> Cameras:
     shapes = {(one.lead, one.num_rows, one.num_cols) for one in views}
     if len(shapes) != 1:
         raise ValueError(f"a batch needs equal view counts and detectors, got {sorted(shapes)}")
-    return _stack(views)
-
-
-def _stack(views: Sequence[Cameras]) -> Cameras:
     vectors = [torch.stack(vector) for vector in zip(*(one.vectors for one in views), strict=True)]
     return views[0]._with(vectors, torch.stack([one.parallel for one in views]))
 
