@@ -11,7 +11,7 @@ import pytest
 import fewview
 
 SOURCE = Path(fewview.__file__).parent
-ON_TOP = {"cli", "demo", "arguments", "terminal", "progress", "records"}
+ON_TOP = {"cli", "commands", "demo", "arguments", "terminal", "progress", "records"}
 
 ONLY = {
     "data": {"data"},
@@ -90,7 +90,7 @@ def test_the_truth_cannot_reach_a_prediction(name):
 
 
 def test_the_rule_sees_imports_inside_functions():
-    assert "fewview.demo" in GRAPH["fewview.cli"]
+    assert "fewview.demo" in GRAPH["fewview.commands.making"]
 
 
 def test_importing_the_command_line_imports_nothing_heavy():

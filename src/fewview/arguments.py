@@ -32,6 +32,8 @@ Geometry = Annotated[
 ]
 KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Leave the patient couch in.")]
 
+MAX_VIEWS = 16
+
 STANDARD_ANGLES_DEG = (0.0, 90.0)
 DEFAULT_GEOMETRY = "chest"
 

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from fewview.models.autoencoder import Autoencoder
 from fewview.training.config import AutoencoderStage
@@ -19,11 +22,14 @@ def train_autoencoder(
     *,
     report: Report,
 ) -> None:
-    """Fit the autoencoder to fresh augmented bodies; loss is L1 + weighted KL (CLS-DM stage 1)."""
+    """Fit the autoencoder to fresh augmented bodies (CLS-DM stage 1).
+
+    The loss is L1 + weighted KL, and the weighted L1 of high frequencies where the config has it.
+    """
     keys = source.keys()
     validation = source.validation()
 
-    def step_loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
         # A seed beyond the cached copies: the autoencoder never sees one body twice.
         seed = len(keys) + step * config.batch_size
@@ -38,8 +44,10 @@ def train_autoencoder(
             noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
             latent = posterior.mean + (0.5 * posterior.log_variance).exp() * noise
             restored = autoencoder.decode(latent)
-        error, kl = (restored - target).abs().mean(), posterior.kl()
-        return error + config.kl_weight * kl, {"l1": error.item(), "kl": kl.item()}
+        error, kl = restored - target, posterior.kl()
+        l1, fine = error.abs().mean(), high_frequencies(error).abs().mean()
+        loss = l1 + config.kl_weight * kl + config.high_frequency_weight * fine
+        return loss, {"l1": l1.item(), "high_frequency_l1": fine.item(), "kl": kl.item()}
 
     def validate() -> dict[str, float]:
         scores = []
@@ -57,3 +65,10 @@ def train_autoencoder(
         validate=validate,
     )
     fit(stage, out, report=report)
+
+
+def high_frequencies(
+    volume: Float[Tensor, "batch channel depth height width"],
+) -> Float[Tensor, "batch channel depth height width"]:
+    """What remains when the mean over 3^3 voxels is taken away; of a constant, nothing."""
+    return volume - F.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)

@@ -125,6 +125,9 @@ class AutoencoderStage(StageConfig):
     kl_weight: float = 1e-4
     """Weight of the divergence (mean over latent values) beside the mean absolute error."""
 
+    high_frequency_weight: float = 0.0
+    """Weight of the mean absolute error of what a 3^3 mean removes, which holds the edges."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentStage(StageConfig):

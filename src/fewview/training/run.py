@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fewview import config as config_files
-from fewview.bundle import save_bundle
+from fewview.bundle import Bundle, load_bundle, save_bundle
 from fewview.data.files import replacing_file
 from fewview.data.store import open_store
 from fewview.models.layers import channels_last
@@ -20,6 +20,7 @@ from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
 from fewview.training.source import TrainingSource
+from fewview.training.start import fingerprint, start_from
 
 STAGES = ("autoencoder", "alignment", "diffusion")
 
@@ -34,6 +35,7 @@ def train(
     out: Path,
     *,
     stage: str | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     report: Report = _silent,
@@ -45,6 +47,7 @@ def train(
         store: A prepared store with a train split.
         out: The run's folder: config.toml, one checkpoint per stage, metrics.jsonl, model/.
         stage: Only this stage; earlier ones must be finished. Without it, all in order.
+        start: Bundled name or folder of the model whose weights the networks start from.
         resume: Go on in a folder that has a run of the same config.
         device: Where the networks train.
         report: Called while training.
@@ -58,9 +61,13 @@ def train(
     opened = open_store(store)
     if not opened.of_split("train"):
         raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
-    _claim(out, config, resume=resume)
+    begun = None if start is None else load_bundle(start)
+    _claim(out, config, begun, resume=resume)
     torch.manual_seed(config.training.seed)
-    networks = build_networks(config.system).to(device)
+    networks = build_networks(config.system)
+    if begun is not None:
+        start_from(networks, begun.networks)
+    networks.to(device)
     for module in networks.modules().values():
         channels_last(module)
     source = TrainingSource(
@@ -77,15 +84,17 @@ def train(
         save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
 
 
-def _claim(out: Path, config: RunConfig, *, resume: bool) -> None:
-    """Make the run's folder, or check that it is a run of this config."""
+def _claim(out: Path, config: RunConfig, start: Bundle | None, *, resume: bool) -> None:
+    """Make the run's folder, or check that it is a run of this config and start."""
     text = config_files.to_toml(config)
+    if start is not None:
+        text += f"\n# started from {start.config.name}, weights {fingerprint(start.networks)}\n"
     kept = out / "config.toml"
     if kept.exists():
         if not resume:
             raise ValueError(f"{out} already has a run; add --resume to go on, or choose another")
         if kept.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{out} was started with another config; choose another folder")
+            raise ValueError(f"{out} was begun with another config or start; choose another folder")
         return
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and has no run in it; choose another folder")

@@ -1,0 +1,118 @@
+"""Commands about models: train, reconstruct, models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewview import arguments
+from fewview.arguments import Angles, Device, Geometry
+from fewview.progress import steps
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="Training configuration (TOML).")],
+    data: Annotated[Path, typer.Option("--data", help="Store made by `fewview prepare`.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Start from this model's weights (bundled name or folder).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Train a system, stage by stage."""
+    from fewview.records import RECORD, write_record
+    from fewview.training import train as train_system
+
+    arguments.check_device(device)
+    arguments.check_writable(out)
+    with steps("train") as progress:
+        train_system(
+            config,
+            data,
+            out,
+            stage=stage,
+            start=start,
+            resume=resume,
+            device=device,
+            report=progress.staged,
+        )
+    settings = {"stage": stage, "start": start, "resumed": resume}
+    write_record(out / RECORD, "train", settings=settings, inputs=[config, data], device=device)
+
+
+def reconstruct(
+    inputs: Annotated[list[Path], typer.Argument(help="A views folder, or radiographs.")],
+    out: Annotated[str, typer.Option("--out", help="CT to write: .nii.gz, .nrrd, .mha, or DIR/.")],
+    model: Annotated[str, typer.Option(help="Bundled name or model folder.")] = "fewview-64",
+    nfe: Annotated[
+        int | None, typer.Option(min=0, help="Denoiser calls; 0 takes the coarse head alone.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples to average.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    device: Device = "cpu",
+    uncertainty: Annotated[
+        str | None, typer.Option(help="Also write the samples' standard deviation (HU) here.")
+    ] = None,
+    consistency: Annotated[
+        bool, typer.Option("--consistency/--no-consistency", help="Make it agree with the views.")
+    ] = True,
+    angles_deg: Angles = None,
+    geometry: Geometry = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse radiographs without known distances.")
+    ] = False,
+) -> None:
+    """Reconstruct a CT from a views folder, or from radiographs and their angles."""
+    arguments.check_volume_output(out)
+    if uncertainty is not None:
+        arguments.check_volume_output(uncertainty, "--uncertainty")
+        if samples is None or samples < 2 or nfe == 0:
+            raise typer.BadParameter("--uncertainty needs --samples 2 or more, and no --nfe 0")
+    arguments.check_device(device)
+    views = arguments.read_inputs(inputs, angles_deg, geometry, strict)
+
+    from fewview.data.images import write_volume
+    from fewview.reconstruct import reconstruct as reconstruct_views
+    from fewview.records import write_record
+
+    result = reconstruct_views(
+        views,
+        model=model,
+        nfe=nfe,
+        samples=samples,
+        seed=seed,
+        device=device,
+        consistency=consistency,
+    )
+    if uncertainty is not None and result.std is not None:
+        write_volume(result.std, uncertainty)
+    if result.sample is not None and result.sample is not result.volume:
+        write_volume(result.sample, arguments.beside(out, "sample"))
+    write_volume(result.volume, out)
+    settings = {
+        "model": model,
+        "nfe": result.nfe,
+        "samples": samples,
+        "consistency": consistency,
+        "geometries": views.geometries,
+        "geometry_source": views.geometry_source,
+    }
+    record = arguments.beside(out, "run", ".json")
+    write_record(record, "reconstruct", settings=settings, inputs=inputs, seed=seed, device=device)
+    typer.echo(f"{out}: {' x '.join(map(str, result.volume.shape))} voxels")
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this model's whole card.")] = None,
+) -> None:
+    """List the models that come with the package, with their cards."""
+    from fewview.bundle import bundled_folder, bundled_models
+
+    names = bundled_models()
+    if name is not None and name not in names:
+        raise typer.BadParameter(f"no bundled model {name}; there are {', '.join(names) or 'none'}")
+    for one in names if name is None else [name]:
+        card = (bundled_folder() / one / "card.md").read_text(encoding="utf-8").strip()
+        typer.echo(card if name else f"{one}\n\n{card}\n")

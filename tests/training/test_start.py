@@ -1,0 +1,73 @@
+"""Starting from another model's weights, and the high-frequency term of stage 1."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewview.bundle import load_bundle
+from fewview.system import build_networks
+from fewview.training import train
+from fewview.training.autoencoder import high_frequencies
+from fewview.training.start import fingerprint, start_from
+
+
+def test_same_sizes_start_from_every_weight(tiny_run):
+    known = load_bundle(tiny_run / "model")
+    networks = build_networks(known.config)
+    assert fingerprint(networks) != fingerprint(known.networks)
+    counts = start_from(networks, known.networks)
+    assert all(copied == there for copied, there in counts.values())
+    assert fingerprint(networks) == fingerprint(known.networks)
+
+
+def test_weights_of_another_shape_stay_fresh(tiny_run):
+    known = load_bundle(tiny_run / "model")
+    wider = replace(known.config, autoencoder=replace(known.config.autoencoder, latent_channels=3))
+    networks = build_networks(wider)
+    fresh = networks.autoencoder.decoder[0].weight.clone()
+    counts = start_from(networks, known.networks)
+    assert torch.equal(networks.autoencoder.decoder[0].weight, fresh)
+    first = "encoder.0.weight"
+    assert torch.equal(
+        networks.autoencoder.state_dict()[first], known.networks.autoencoder.state_dict()[first]
+    )
+    copied, there = counts["autoencoder"]
+    assert there - copied == 3  # last weight and bias of the encoder, first weight of the decoder
+
+
+def test_a_model_that_shares_no_weights_is_refused(tiny_run):
+    known = load_bundle(tiny_run / "model").networks
+    alone = build_networks(load_bundle(tiny_run / "model").config)
+    for module in known.modules().values():
+        for part in module.modules():
+            for name, value in list(part.named_parameters(recurse=False)):
+                setattr(part, name, torch.nn.Parameter(torch.zeros(*value.shape, 2)))
+    with pytest.raises(ValueError, match="shares no weights"):
+        start_from(alone, known)
+
+
+def test_a_run_remembers_what_it_started_from(tiny_config, tiny_store, tiny_run, tmp_path):
+    model = tiny_run / "model"
+    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder", start=model)
+    with pytest.raises(ValueError, match="another config or start"):
+        train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder", resume=True)
+    train(tiny_config, tiny_store, tmp_path / "run", stage="alignment", start=model, resume=True)
+
+
+def test_a_started_run_begins_at_the_weights_it_was_given(
+    tiny_config, tiny_store, tiny_run, tmp_path
+):
+    frozen = tiny_config.read_text().replace("num_steps = 4", "num_steps = 1\nlearning_rate = 0.0")
+    tiny_config.write_text(frozen)
+    train(tiny_config, tiny_store, tmp_path / "run", start=tiny_run / "model")
+    begun, ended = (load_bundle(run / "model") for run in (tiny_run, tmp_path / "run"))
+    assert fingerprint(ended.networks) == fingerprint(begun.networks)
+
+
+def test_high_frequencies_hold_a_checkerboard_and_nothing_of_a_constant():
+    assert high_frequencies(torch.full((1, 1, 6, 6, 6), 3.0)).abs().max() < 1e-6
+    parity = torch.arange(6).view(-1, 1, 1) + torch.arange(6).view(-1, 1) + torch.arange(6)
+    board = (1.0 - 2.0 * (parity % 2)).view(1, 1, 6, 6, 6)
+    kept = high_frequencies(board)[..., 2:-2, 2:-2, 2:-2] / board[..., 2:-2, 2:-2, 2:-2]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 + 1 / 27))
