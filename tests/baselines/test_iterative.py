@@ -1,11 +1,15 @@
-"""SIRT on small volumes with known answers."""
+"""SIRT, CGLS, back-projection and TV on small volumes with known answers."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from fewview.baselines.iterative import sirt
+from fewview.baselines.constant import constant_hu
+from fewview.baselines.iterative import backproject, cgls, least_squares, problem, sirt
+from fewview.baselines.mean_volume import mean_volume
+from fewview.baselines.variation import differences, differences_transposed, total_variation
 from fewview.data.volume import Volume, cubic_grid
 from fewview.xray.geometry import preset, spread_angles
 from fewview.xray.views import Views, drr
@@ -57,3 +61,74 @@ def test_views_that_are_no_integrals_are_refused():
         sirt(views, GRID)
     with pytest.raises(ValueError, match="num_steps"):
         sirt(views, GRID, num_steps=0)
+
+
+@pytest.mark.parametrize(("method", "limit_hu"), [(cgls, 120.0), (total_variation, 100.0)])
+def test_many_views_determine_the_volume_by_other_ways_too(method, limit_hu):
+    truth = cylinder()
+    found = method(views_of(truth, 12), GRID)
+    assert np.sqrt(np.square(found.hu - truth.hu).mean()) < limit_hu
+
+
+@pytest.mark.parametrize("method", [backproject, cgls, total_variation])
+def test_views_without_integrals_are_refused_by_all(method):
+    views = replace(views_of(cylinder(), 1), calibrated=(False,))
+    with pytest.raises(ValueError, match="calibrated"):
+        method(views, GRID)
+
+
+def test_conjugate_gradients_solve_least_squares():
+    wanted = problem(views_of(cylinder(), 3), GRID, "test")
+    steps = [least_squares(wanted, count) for count in (1, 5, 40)]
+    left = [float((wanted.forward(mu) - wanted.measured).norm()) for mu in steps]
+    assert left[0] > left[1] > left[2]
+    assert left[2] < 0.01 * float(wanted.measured.norm())
+    first = wanted.transposed(wanted.measured)  # one step goes straight down the gradient
+    torch.testing.assert_close(steps[0] / steps[0].max(), first / first.max())
+
+
+def test_one_view_is_spread_evenly_along_its_rays():
+    slab = np.full(GRID.shape, -1000.0, dtype=np.float32)
+    slab[:, 8:12, :] = 0.0  # across the rays of a frontal view
+    found = backproject(views_of(Volume(slab, GRID.voxel_to_patient), 1, "parallel"), GRID)
+    inner = found.hu[8:12, :, 8:12]
+    assert np.ptp(inner) < 5.0
+    assert inner.mean() == pytest.approx(-1000.0 + 1000.0 * 4 / 20, abs=100.0)
+
+
+def test_variation_flattens_and_keeps_the_mean():
+    truth = cylinder()
+    views = views_of(truth, 8)
+    rough, flat = (total_variation(views, GRID, weight=weight) for weight in (0.0, 1e-3))
+    variations = [
+        float(differences(torch.from_numpy(v.hu)[None, None]).abs().sum()) for v in (rough, flat)
+    ]
+    assert variations[1] < 0.85 * variations[0]
+    assert flat.hu.mean() == pytest.approx(rough.hu.mean(), abs=40.0)
+
+
+def test_differences_and_their_adjoint_agree():
+    generator = torch.Generator().manual_seed(1)
+    mu = torch.rand(1, 1, 4, 5, 6, generator=generator)
+    field = torch.rand(3, 4, 5, 6, generator=generator)
+    assert float((differences(mu) * field).sum()) == pytest.approx(
+        float((mu * differences_transposed(field)).sum()), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"), [({"weight": -1.0}, "weight"), ({"num_steps": 0}, "num_steps")]
+)
+def test_variation_refuses_nonsense(settings, word):
+    with pytest.raises(ValueError, match=word):
+        total_variation(views_of(cylinder(), 1), GRID, **settings)
+
+
+def test_the_constant_is_the_mean_of_the_mean():
+    grid = cubic_grid(np.zeros(3), size=64, extent_mm=400.0)
+    constant = constant_hu(grid).hu
+    assert np.ptp(constant) == 0.0
+    assert constant.mean() == pytest.approx(mean_volume(grid, (0.0, 0.0, 0.0)).hu.mean(), abs=0.5)
+    assert (constant_hu(grid, hu=-300.0).hu == -300.0).all()
+    with pytest.raises(ValueError, match="finite"):
+        constant_hu(grid, hu=float("nan"))

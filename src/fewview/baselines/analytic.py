@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from fewview.baselines.redundancy import half_scan_weights
 from fewview.data.volume import Grid, Volume
 from fewview.refine import calibrated_views
 from fewview.xray.attenuation import attenuation_to_hu
@@ -99,7 +100,10 @@ def _backproject_view(
 
 
 def fdk(views: Views, grid: Grid) -> Volume:
-    """Filtered backprojection with cosine, ramp and distance weights.
+    """Filtered backprojection with cosine, ramp, distance and half-scan weights.
+
+    Views on an arc of half a circle or more are weighted ray by ray (`half_scan_weights`);
+    on a shorter one each stands for its share of the half circle (`angular_weights`).
 
     The filter stops at the grid's own Nyquist frequency. Rows are filtered along the
     detector's columns direction, as for a circle around the patient's long axis; tilted
@@ -116,7 +120,7 @@ def fdk(views: Views, grid: Grid) -> Volume:
         ValueError: If no view is calibrated.
 
     References:
-        Feldkamp, Davis and Kress 1984, JOSA A 1(6), equations 27 to 30.
+        Feldkamp, Davis and Kress 1984, JOSA A 1(6), equations 27 to 30; Parker 1982, Med Phys 9(2).
     """
     usable = calibrated_views(views)
     if usable is None:
@@ -124,10 +128,13 @@ def fdk(views: Views, grid: Grid) -> Volume:
     matrix = torch.from_numpy(grid.voxel_to_patient).float()
     index = torch.cartesian_prod(*(torch.arange(count).float() for count in grid.shape))
     points_mm = index.flip(-1) @ matrix[:3, :3].T + matrix[:3, 3]
-    weights = angular_weights([g.primary_angle_deg for g in usable.geometries])
+    weights = half_scan_weights(usable.cameras, usable.isocenter_mm)
+    if weights is None:
+        weights = torch.tensor(angular_weights([g.primary_angle_deg for g in usable.geometries]))
+        weights = weights[:, None].expand(-1, usable.cameras.num_cols)
     mu = torch.zeros(len(points_mm))
     for i, (geometry, weight) in enumerate(zip(usable.geometries, weights, strict=True)):
-        cameras = usable.cameras[i]
-        mu += weight * _backproject_view(usable.images[i, 0], geometry, cameras, points_mm)
+        image = usable.images[i, 0] * weight
+        mu += _backproject_view(image, geometry, usable.cameras[i], points_mm)
     hu = attenuation_to_hu(mu.clamp(min=0.0)).reshape(grid.shape)
     return Volume(hu=hu.numpy(), voxel_to_patient=grid.voxel_to_patient)

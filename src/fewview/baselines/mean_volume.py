@@ -20,6 +20,12 @@ MEAN_EXTENT_MM = 400.0
 """The grid of the bundled file: the default model grid."""
 
 
+def bundled_mean() -> Volume:
+    """The mean volume that comes with the package, centered on the origin."""
+    with as_file(files("fewview") / "bundled" / "mean_volume.nii.gz") as path:
+        return read_volume(path)
+
+
 def mean_volume(grid: Grid, center_mm: Sequence[float]) -> Volume:
     """The bundled mean volume on a grid.
 
@@ -30,8 +36,7 @@ def mean_volume(grid: Grid, center_mm: Sequence[float]) -> Volume:
     Returns:
         The mean in HU; air outside its 400 mm.
     """
-    with as_file(files("fewview") / "bundled" / "mean_volume.nii.gz") as path:
-        bundled = read_volume(path)
+    bundled = bundled_mean()
     moved = bundled.voxel_to_patient.copy()
     moved[:3, 3] += np.asarray(center_mm, dtype=np.float64) - bundled.center_mm
     return resample(Volume(hu=bundled.hu, voxel_to_patient=moved), grid)
