@@ -1,5 +1,7 @@
 """From encoded views to latents: what is sampled, and what is added to it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,15 +35,15 @@ def networks_that_sample(value: float, system) -> Networks:
     return networks
 
 
-def encoded_views(networks: Networks):
+def encoded_views(system, networks: Networks):
     rays = RayGrid(torch.zeros(1, 2, 16, 16, 16, 2), torch.zeros(1, 2, 4, 16, 16, 16))
-    return condition_of(networks, torch.randn(1, 2, 2, 16, 16), rays)
+    return condition_of(system, networks, torch.randn(1, 2, 2, 16, 16), rays)
 
 
 @torch.no_grad()
 def test_a_residual_of_zero_gives_back_the_estimate(system):
     networks = networks_that_sample(0.0, system)
-    encoded = encoded_views(networks)
+    encoded = encoded_views(system, networks)
     latent = sample_latents(system, networks, encoded, torch.randn(2, 2, 4, 4, 4), nfe=5)
     volumes = networks.autoencoder.decode(latent) + lost_in_coding(system, networks, encoded)
     expected = encoded.estimate.expand(2, -1, -1, -1, -1)
@@ -53,7 +55,7 @@ def test_a_residual_of_zero_gives_back_the_estimate(system):
 def test_what_is_sampled_is_unscaled_and_stands_on_the_estimate_if_a_residual(system, target):
     system = system.__class__(**{**vars(system), "diffusion_target": target})
     networks = networks_that_sample(CLEAN, system)
-    encoded = encoded_views(networks)
+    encoded = encoded_views(system, networks)
     latent = sample_latents(system, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=5)
     below = encoded.coarse if target == "residual" else torch.zeros_like(encoded.coarse)
     torch.testing.assert_close(latent, below + CLEAN / 2.0, atol=1e-4, rtol=1e-4)
@@ -64,6 +66,54 @@ def test_what_is_sampled_is_unscaled_and_stands_on_the_estimate_if_a_residual(sy
 @torch.no_grad()
 def test_the_condition_is_the_aligned_one_beside_the_latent_of_the_estimate(system):
     networks = networks_that_sample(0.0, system)
-    encoded = encoded_views(networks)
+    encoded = encoded_views(system, networks)
     assert encoded.condition.shape[1] == system.view_encoder.condition_channels + 2
     assert torch.equal(encoded.condition[:, -2:], encoded.coarse)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("condition", "channels"), [("both", 6), ("views", 4), ("coarse", 2)])
+def test_the_denoiser_is_told_what_the_config_says(system, condition, channels):
+    networks = networks_that_sample(0.0, replace(system, condition=condition))
+    encoded = encoded_views(replace(system, condition=condition), networks)
+    assert encoded.condition.shape[1] == channels
+
+
+@torch.no_grad()
+def test_the_detail_stands_behind_the_condition(system):
+    detailed = replace(system, view_encoder=replace(system.view_encoder, detail_channels=3))
+    networks = networks_that_sample(0.0, detailed)
+    encoded = encoded_views(detailed, networks)
+    assert encoded.condition.shape[1] == 6 + 3
+    assert encoded.condition[:, 6:].std() > 0
+
+
+@torch.no_grad()
+def test_a_system_without_an_estimate_stands_on_nothing(system):
+    plain = replace(
+        system,
+        estimate=False,
+        diffusion_target="latent",
+        condition="views",
+        sampler=replace(system.sampler, num_samples=1),
+    )
+    networks = networks_that_sample(CLEAN, plain)
+    encoded = encoded_views(plain, networks)
+    assert encoded.estimate.numel() == 0
+    assert encoded.coarse.abs().max() == 0.0
+    latent = sample_latents(plain, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=5)
+    volume = networks.autoencoder.decode(latent) + lost_in_coding(plain, networks, encoded)
+    assert volume.shape == (1, 1, 16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimate": False},
+        {"estimate": False, "diffusion_target": "latent", "condition": "coarse"},
+        {"estimate": False, "diffusion_target": "latent", "condition": "views"},
+    ],
+)
+def test_a_system_that_needs_an_estimate_it_does_not_make_is_refused(system, changes):
+    with pytest.raises(ValueError, match="without an estimate"):
+        replace(system, **{"sampler": replace(system.sampler, num_samples=0), **changes})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewview import config as config_files
 from fewview.data.files import replacing_folder
+from fewview.regressor import AnySystem, Regressor, RegressorConfig, build_regressor
 from fewview.system import Networks, SystemConfig, build_networks
 
 FORMAT = "fewview-model/1"
@@ -41,6 +42,20 @@ class Bundle:
         return self.config.grid.to_hu(autoencoder.decode(autoencoder.encode(unit).mean))
 
 
+@dataclass(frozen=True, eq=False)
+class RegressorBundle:
+    """A trained regressor, ready to run."""
+
+    config: RegressorConfig
+    networks: Regressor
+    card: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.networks.device
+
+
 def bundled_folder() -> Path:
     """The folder of the models that come with the package."""
     return Path(str(files("fewview"))) / "bundled"
@@ -65,16 +80,42 @@ def _model_folder(model: str | Path) -> Path:
 
 
 def load_bundle(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Bundle:
-    """Read a trained model by bundled name or folder.
+    """Read a trained system by bundled name or folder.
+
+    Raises:
+        ValueError: As `load_model`, and if the model is a regressor.
+    """
+    loaded = load_model(model, device=device)
+    if isinstance(loaded, RegressorBundle):
+        raise ValueError(f"{model} is a regressor, which has neither autoencoder nor samples")
+    return loaded
+
+
+def load_model(
+    model: str | Path = DEFAULT_MODEL, *, device: str = "cpu"
+) -> Bundle | RegressorBundle:
+    """Read a trained model of any kind by bundled name or folder.
 
     Raises:
         ValueError: If the model is unknown, a file is missing or damaged, or weights and config
             do not belong together.
     """
     folder = _model_folder(model)
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    if config_files.value_at(folder / "config.toml", "kind") == "regressor":
+        regressor_config = config_files.load(folder / "config.toml", RegressorConfig)
+        regressor = build_regressor(regressor_config)
+        _read_weights(folder / "weights.safetensors", regressor)
+        return RegressorBundle(regressor_config, regressor.to(device), card)
     config = config_files.load(folder / "config.toml", SystemConfig)
     networks = build_networks(config)
-    weights = folder / "weights.safetensors"
+    metadata = _read_weights(folder / "weights.safetensors", networks)
+    networks.latent_scale = float(metadata["latent_scale"])
+    return Bundle(config, networks.to(device), card)
+
+
+def _read_weights(weights: Path, networks: Networks | Regressor) -> dict[str, str]:
+    """Put stored weights into fresh networks; returns what is stored beside them."""
     try:
         with safe_open(weights, framework="pt") as stored:
             metadata = stored.metadata() or {}
@@ -96,13 +137,16 @@ def load_bundle(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Bu
                 f"{weights}: the weights of the {part} do not fit config.toml"
             ) from error
         module.eval().requires_grad_(False)
-    networks.latent_scale = float(metadata["latent_scale"])
-    card = (folder / "card.md").read_text(encoding="utf-8")
-    return Bundle(config, networks.to(device), card)
+    return dict(metadata)
 
 
 def save_bundle(
-    folder: Path, config: SystemConfig, networks: Networks, card: str, *, force: bool = False
+    folder: Path,
+    config: AnySystem,
+    networks: Networks | Regressor,
+    card: str,
+    *,
+    force: bool = False,
 ) -> None:
     """Write a trained model; weights are stored in half precision, which is all they carry."""
     tensors = {
@@ -110,7 +154,9 @@ def save_bundle(
         for part, module in networks.modules().items()
         for name, tensor in module.state_dict().items()
     }
-    metadata = {"format": FORMAT, "latent_scale": repr(networks.latent_scale)}
+    metadata = {"format": FORMAT}
+    if isinstance(networks, Networks):
+        metadata["latent_scale"] = repr(networks.latent_scale)
     with replacing_folder(folder, force=force) as writing:
         (writing / "config.toml").write_text(config_files.to_toml(config), encoding="utf-8")
         (writing / "card.md").write_text(card, encoding="utf-8")

@@ -76,6 +76,20 @@ def parse(text: str, kind: type[T], *, name: str = "configuration") -> T:
         raise ValueError(f"{name}: {_join(_problems(error))}") from None
 
 
+def value_at(path: str | Path, *keys: str) -> object:
+    """The value at a path of keys in a TOML file, None where there is none.
+
+    For telling what kind of file it is; what cannot be read at all is left to `load` to refuse.
+    """
+    try:
+        value: object = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def to_toml(config: object) -> str:
     """Write a dataclass as TOML text that `parse` reads back to an equal one.
 

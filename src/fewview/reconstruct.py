@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fewview.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model
 from fewview.data.volume import Volume, cubic_grid
+from fewview.models.lifting import RayGrid
 from fewview.refine import make_consistent, posterior_mean_std
+from fewview.regressor import AnySystem
 from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
 from fewview.system import SystemConfig, network_images, ray_grid
 from fewview.xray.geometry import ViewGeometry, preset
@@ -45,7 +47,7 @@ class Reconstruction:
 def reconstruct(
     views: Views,
     *,
-    model: str | Path | Bundle = DEFAULT_MODEL,
+    model: str | Path | Bundle | RegressorBundle = DEFAULT_MODEL,
     nfe: int | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -69,15 +71,18 @@ def reconstruct(
     Raises:
         ValueError: If a number is out of range or the model cannot be read.
     """
-    bundle = model if isinstance(model, Bundle) else load_bundle(model, device=device)
+    bundle = load_model(model, device=device) if isinstance(model, str | Path) else model
     config = bundle.config
-    nfe, count = _counts(nfe, samples, config)
     warn_outside(views, config)
-    encoded = encode_views(bundle, views)
-    volumes = [
-        _on_patient(hu, views, config)
-        for hu in _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
-    ]
+    if isinstance(bundle, RegressorBundle):
+        if nfe or (samples is not None and samples > 1):
+            raise ValueError(f"{config.name} is a regressor: it has no samples to draw")
+        nfe, decoded = 0, [_regressed(bundle, views)]
+    else:
+        nfe, count = _counts(nfe, samples, bundle.config)
+        encoded = encode_views(bundle, views)
+        decoded = _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
+    volumes = [_on_patient(hu, views, config) for hu in decoded]
     steps = config.consistency_steps if consistency and any(views.calibrated) else 0
     if steps:
         volumes = [make_consistent(volume, views, num_steps=steps) for volume in volumes]
@@ -94,6 +99,8 @@ def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple
     if samples is not None and samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if nfe == 0:
+        if not config.estimate:
+            raise ValueError(f"{config.name} has no deterministic head; nfe must be 1 or more")
         if samples is not None and samples > 1:
             raise ValueError("nfe 0 is the deterministic head, which has no samples to average")
         return 0, 1
@@ -107,13 +114,27 @@ def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple
 @torch.no_grad()
 def encode_views(bundle: Bundle, views: Views) -> EncodedViews:
     """Bin the views to the model's pitch and encode them."""
+    images, rays = _prepared(bundle, views)
+    with torch.autocast(bundle.device.type, torch.bfloat16):
+        return condition_of(bundle.config, bundle.networks, images, rays)
+
+
+@torch.no_grad()
+def _regressed(bundle: RegressorBundle, views: Views) -> Float[Tensor, "depth height width"]:
+    """The HU volume of a regressor, in single precision."""
+    images, rays = _prepared(bundle, views)
+    return bundle.config.grid.to_hu(bundle.networks.network(images, rays)[0, 0]).cpu()
+
+
+def _prepared(
+    bundle: Bundle | RegressorBundle, views: Views
+) -> tuple[Float[Tensor, "1 view 2 row col"], RayGrid]:
+    """Binned and normalized images, and where the voxels of the model grid project."""
     binned = bin_views(views, bundle.config)
     images = network_images(binned.images, binned.calibrated)[None].to(bundle.device)
     center = torch.tensor([binned.isocenter_mm], dtype=torch.float32, device=bundle.device)
     cameras = binned.cameras.view(1, len(binned.geometries)).to(bundle.device)
-    rays = ray_grid(cameras, center, bundle.config.grid)
-    with torch.autocast(bundle.device.type, torch.bfloat16):
-        return condition_of(bundle.networks, images, rays)
+    return images, ray_grid(cameras, center, bundle.config.grid)
 
 
 @torch.no_grad()
@@ -137,14 +158,14 @@ def _decoded(
     return volumes
 
 
-def _on_patient(hu: Tensor, views: Views, config: SystemConfig) -> Volume:
+def _on_patient(hu: Tensor, views: Views, config: AnySystem) -> Volume:
     """The model grid about the isocenter, in patient space."""
     center = torch.tensor(views.isocenter_mm, dtype=torch.float64).numpy()
     grid = cubic_grid(center, size=config.grid.size, extent_mm=config.grid.extent_mm)
     return Volume(hu.numpy(), grid.voxel_to_patient)
 
 
-def bin_views(views: Views, config: SystemConfig) -> Views:
+def bin_views(views: Views, config: AnySystem) -> Views:
     """Average pixels to about the pitch (at the isocenter) the model was trained with.
 
     Rows and columns that do not fill a bin are dropped at the far edges; the images are then
@@ -197,7 +218,7 @@ def pitch_at_isocenter(geometry: ViewGeometry) -> tuple[float, float]:
     return geometry.pixel_pitch_mm[0] * scale, geometry.pixel_pitch_mm[1] * scale
 
 
-def warn_outside(views: Views, config: SystemConfig) -> None:
+def warn_outside(views: Views, config: AnySystem) -> None:
     """Say once what of the views lies outside the range the model was trained for."""
     known, reasons = config.views, []
     if len(views.geometries) not in known.num_views:

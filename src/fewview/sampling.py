@@ -21,16 +21,26 @@ class EncodedViews(NamedTuple):
 
 
 def condition_of(
-    networks: Networks, images: Float[Tensor, "batch view 2 row col"], rays: RayGrid
+    system: SystemConfig,
+    networks: Networks,
+    images: Float[Tensor, "batch view 2 row col"],
+    rays: RayGrid,
 ) -> EncodedViews:
-    """Encode views: the aligned condition beside the latent of the CT estimate.
+    """Encode views: the aligned condition, the latent of the CT estimate, or one beside the other.
 
     Encoding the coarse CT puts condition and target into one latent space; the aligned condition
-    adds what the estimate, a mean, cannot say.
+    and the detail add what the estimate, a mean, cannot say. A system without an estimate has a
+    coarse latent of zeros.
     """
-    encoding = networks.view_encoder(images, rays)
+    encoding = networks.view_encoder(images, rays, with_estimate=system.estimate)
+    if not system.estimate:
+        size = (len(images), system.autoencoder.latent_channels, *encoding.condition.shape[2:])
+        return EncodedViews(
+            encoding.condition, encoding.condition.new_zeros(size), encoding.estimate
+        )
     coarse = networks.autoencoder.encode(encoding.estimate.clamp(-1.0, 1.0)).mean
-    condition = torch.cat([encoding.condition, coarse], dim=1)
+    told = {"both": [encoding.condition, coarse], "views": [encoding.condition], "coarse": [coarse]}
+    condition = torch.cat([*told[system.condition], encoding.detail], dim=1)
     return EncodedViews(condition, coarse, encoding.estimate)
 
 
@@ -63,5 +73,5 @@ def lost_in_coding(
     of zero gives back the estimate itself, not its coded and decoded copy.
     """
     if system.diffusion_target == "latent":
-        return torch.zeros_like(encoded.estimate)
+        return encoded.condition.new_zeros(1, 1, 1, 1, 1)
     return encoded.estimate - networks.autoencoder.decode(encoded.coarse)

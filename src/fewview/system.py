@@ -129,8 +129,27 @@ class SystemConfig:
     """What diffusion samples: the latent (CLS-DM), or what it adds to the latent of the CT
     estimate."""
 
+    condition: Literal["both", "views", "coarse"] = "both"
+    """What the denoiser is told beside the detail: the view encoder's condition (CLS-DM), the
+    latent of the CT estimate, or both."""
+
+    estimate: bool = True
+    """Whether the view encoder is trained to estimate the CT; a plain latent diffusion model has
+    no estimate, and so no deterministic head."""
+
     consistency_steps: int = 0
     """Projection consistency steps after decoding, 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse a system whose parts need an estimate it does not make."""
+        needy = self.diffusion_target == "residual" or self.condition != "views"
+        if not self.estimate and (needy or self.view_encoder.detail_channels):
+            raise ValueError(
+                "without an estimate, diffusion_target must be 'latent', condition 'views' and "
+                "view_encoder.detail_channels 0"
+            )
+        if not self.estimate and not self.sampler.num_samples:
+            raise ValueError("without an estimate, sampler.num_samples must be positive")
 
 
 @dataclass(eq=False)
@@ -161,16 +180,16 @@ class Networks:
 
 
 def build_networks(config: SystemConfig) -> Networks:
-    """Fresh networks of a system; the condition of the denoiser is [condition, coarse latent]."""
+    """Fresh networks of a system; the denoiser is told `config.condition`."""
     latent = config.autoencoder.latent_channels
     condition = config.view_encoder.condition_channels
+    told = {"both": condition + latent, "views": condition, "coarse": latent}[config.condition]
+    told += config.view_encoder.detail_channels
     return Networks(
         autoencoder=Autoencoder(config.autoencoder),
         view_encoder=ViewEncoder(config.view_encoder),
         projector=Projector(condition, latent),
-        denoiser=Denoiser(
-            config.denoiser, latent_channels=latent, condition_channels=condition + latent
-        ),
+        denoiser=Denoiser(config.denoiser, latent_channels=latent, condition_channels=told),
     )
 
 

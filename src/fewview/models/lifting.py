@@ -31,9 +31,25 @@ class RayGrid:
         """Voxels whose ray meets the detector."""
         return (self.position.abs() <= 1.0).all(dim=-1)
 
+    def view(self, index: int) -> "RayGrid":
+        """One view alone."""
+        chosen = slice(index, index + 1)
+        return RayGrid(self.position[:, chosen], self.ray[:, chosen])
+
     def to(self, device: torch.device | str) -> "RayGrid":
         """The same on another device."""
         return RayGrid(self.position.to(device), self.ray.to(device))
+
+
+def coarser(rays: RayGrid, factor: int) -> RayGrid:
+    """The same for a grid with voxels `factor` times as wide, which must divide the sides."""
+    if factor == 1:
+        return rays
+    batch, view, *size = rays.position.shape[:5]
+    position = rays.position.reshape(batch * view, *size, 2).movedim(-1, 1)
+    position = F.avg_pool3d(position, factor).movedim(1, -1)
+    ray = F.avg_pool3d(rays.ray.flatten(0, 1), factor)
+    return RayGrid(position.unflatten(0, (batch, view)), ray.unflatten(0, (batch, view)))
 
 
 def lift(

@@ -45,11 +45,17 @@ class ViewEncoderConfig:
     condition_channels: int = 16
     """Channels of the condition."""
 
+    detail_channels: int = 0
+    """Further channels for the denoiser, from the features at half resolution that the CT estimate
+    is made of; learned with the denoiser. 0 for none."""
+
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
         sizes = (self.image_width, self.lifted_channels, self.full_width, self.width)
         if min(*sizes, self.deep_width, self.bottom_width, self.num_blocks) < 1:
             raise ValueError("view encoder sizes must be at least 1")
+        if self.detail_channels < 0:
+            raise ValueError(f"detail_channels must be 0 or more, got {self.detail_channels}")
 
 
 class ViewEncoding(NamedTuple):
@@ -57,6 +63,7 @@ class ViewEncoding(NamedTuple):
 
     condition: Float[Tensor, "batch condition depth_4 height_4 width_4"]
     estimate: Float[Tensor, "batch 1 depth height width"]
+    detail: Float[Tensor, "batch detail depth_4 height_4 width_4"]
 
 
 class ImageEncoder(nn.Module):
@@ -116,6 +123,9 @@ class ViewEncoder(nn.Module):
         self.condition_head = nn.Sequential(
             group_norm(deep), nn.SiLU(), nn.Conv3d(deep, config.condition_channels, 1)
         )
+        self.detail_head = (
+            downsample(width, config.detail_channels) if config.detail_channels else None
+        )
         self.estimate_head = nn.Sequential(
             nn.Conv3d(full, full, 3, padding=1),
             nn.SiLU(),
@@ -156,7 +166,8 @@ class ViewEncoder(nn.Module):
             with_estimate: Whether the CT estimate is needed.
 
         Returns:
-            Condition at a quarter of the grid's resolution, CT estimate in about [-1, 1].
+            Condition at a quarter of the grid's resolution, CT estimate in about [-1, 1], and the
+            detail for the denoiser, which is empty where the config has none.
         """
         full = self.full_down(self.lift_views(images, rays))
         half = self.to_half(full)
@@ -165,11 +176,13 @@ class ViewEncoder(nn.Module):
         bottom = self.bottom(self.to_bottom(deep))
         deep = self.deep_up(deep + self.from_bottom(bottom))
         condition = self.condition_head(deep).float()
+        nothing = condition[:, :0]
         if not with_estimate:
-            return ViewEncoding(condition, condition.new_empty(len(condition), 1, 0, 0, 0))
+            return ViewEncoding(condition, condition.new_empty(len(condition), 1, 0, 0, 0), nothing)
         half = self.half_up(half + self.from_deep(deep))
+        detail = nothing if self.detail_head is None else self.detail_head(half).float()
         full = full + self.from_half(half)
-        return ViewEncoding(condition, self.estimate_head(full).float())
+        return ViewEncoding(condition, self.estimate_head(full).float(), detail)
 
 
 def _coordinates(like: Tensor) -> Float[Tensor, "batch 3 depth height width"]:

@@ -1,8 +1,13 @@
 """What a training run needs beyond the system: data, augmentation, and one table per stage."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from fewview import config as config_files
+from fewview.models.discriminator import DiscriminatorConfig
+from fewview.models.implicit import ImplicitConfig
+from fewview.regressor import RegressorConfig
 from fewview.system import SystemConfig
 
 
@@ -87,6 +92,9 @@ class StageConfig:
     cooldown_steps: int = 0
     """Over this many last steps the rate also falls linearly to zero; 0 leaves the end open."""
 
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the means of gradients and of their squares."""
+
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
 
@@ -164,8 +172,38 @@ class DiffusionStage(StageConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Data and stages of a run."""
+class RegressionStage(StageConfig):
+    """Training of a regressor; the weights are those of losses of volumes in [0, 1]."""
+
+    mse_weight: float = 1.0
+    """Of the mean squared error."""
+
+    projection_weight: float = 0.0
+    """Of X2CT-GAN's projection loss."""
+
+    adversarial_weight: float = 0.0
+    """Of the least-squares adversarial losses; above 0 a discriminator is trained as well."""
+
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    voxels_per_step: int = 0
+    """Voxels drawn per example, for a network that can be asked for some; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        super().__post_init__()
+        if self.voxels_per_step < 0:
+            raise ValueError(f"voxels_per_step must be 0 or more, got {self.voxels_per_step}")
+        if self.voxels_per_step and (self.projection_weight or self.adversarial_weight):
+            raise ValueError(
+                "voxels_per_step goes with the squared error alone: the projection and the "
+                "adversarial loss need whole volumes"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesConfig:
+    """How a run draws its examples, whatever it trains."""
 
     seed: int = 0
     """Every random number of the run follows from it."""
@@ -177,12 +215,28 @@ class TrainingConfig:
     """Share of examples from phantoms, where the store has phantoms and real scans."""
 
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Autocast type; weights and optimizer stay in float32."""
+    """Autocast type on model grids of 32 and more; weights and optimizer stay in float32."""
 
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(ExamplesConfig):
+    """Data and stages of a run that trains a system."""
+
     autoencoder: AutoencoderStage
-    alignment: AlignmentStage
+    alignment: AlignmentStage | None = None
+    """Without it the view encoder learns with the denoiser, in stage 3 (a plain latent diffusion
+    model); the system then has no estimate."""
+
     diffusion: DiffusionStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionTraining(ExamplesConfig):
+    """Data and the one stage of a run that trains a regressor."""
+
+    regression: RegressionStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,3 +245,35 @@ class RunConfig:
 
     system: SystemConfig
     training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        """Refuse a system with an estimate that no stage would train, or the other way round."""
+        if self.system.estimate != (self.training.alignment is not None):
+            raise ValueError(
+                "system.estimate is trained by the alignment stage: give [training.alignment], or "
+                "set system.estimate = false"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionRun:
+    """A file in `configs/`: a regressor and how to train it."""
+
+    system: RegressorConfig
+    training: RegressionTraining
+
+    def __post_init__(self) -> None:
+        """Refuse a draw of voxels from a network that makes whole volumes."""
+        drawn = self.training.regression.voxels_per_step
+        if drawn and not isinstance(self.system.network, ImplicitConfig):
+            raise ValueError("voxels_per_step needs a network of kind inrr3ct")
+
+
+AnyRun = RunConfig | RegressionRun
+
+
+def load_run(path: Path) -> AnyRun:
+    """Read a file of `configs/`, whatever kind of system it trains."""
+    if config_files.value_at(path, "system", "kind") == "regressor":
+        return config_files.load(path, RegressionRun)
+    return config_files.load(path, RunConfig)

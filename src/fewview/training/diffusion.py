@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewview.diffusion.loss import denoising_loss, stratified_times
 from fewview.diffusion.noise import Schedule
@@ -28,7 +28,16 @@ def train_diffusion(
     *,
     report: Report,
 ) -> None:
-    """Fit the denoiser; the scale of what it samples is measured first and kept in `networks`."""
+    """Fit the denoiser; the scale of what it samples is measured first and kept in `networks`.
+
+    A system without an estimate has had no stage 2: its view encoder learns here as well. Of
+    one with an estimate only the head of the detail does.
+    """
+    parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
+    if not system.estimate:
+        parts["view_encoder"] = networks.view_encoder
+    elif networks.view_encoder.detail_head is not None:
+        parts["detail_head"] = networks.view_encoder.detail_head.requires_grad_(True)
     schedule = Schedule(system.noise)
     validation = source.validation()
     networks.latent_scale = measured_scale(system, networks, latents, source)
@@ -38,8 +47,8 @@ def train_diffusion(
         bodies = [source.body(latents.keys[index]) for index in chosen]
         views = source.views(bodies, 31, step)
         latent = latents.mean[chosen].float().to(views.images.device)
-        with torch.no_grad(), source.autocast():
-            encoded = condition_of(networks, views.images, views.rays)
+        with source.autocast():
+            encoded = condition_of(system, networks, views.images, views.rays)
         clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
         clean, condition = noise_draws(
             clean * networks.latent_scale, encoded.condition, config.num_noise_draws
@@ -66,7 +75,7 @@ def train_diffusion(
                 (1, *latents.mean.shape[1:]), generator=generator_of(source.training.seed, 33)
             ).to(target.device)
             with source.autocast():
-                encoded = condition_of(networks, views.images, views.rays)
+                encoded = condition_of(system, networks, views.images, views.rays)
                 latent = sample_latents(system, networks, encoded, noise, nfe=10)
                 volume = networks.autoencoder.decode(latent)
                 volume = volume + lost_in_coding(system, networks, encoded)
@@ -76,7 +85,7 @@ def train_diffusion(
     stage = Stage(
         name="diffusion",
         config=config,
-        module=networks.denoiser,
+        module=nn.ModuleDict(parts),
         step_loss=step_loss,
         validate=validate,
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
@@ -100,6 +109,6 @@ def measured_scale(
     for index in range(min(SCALE_EXAMPLES, len(latents.keys))):
         views = source.views([source.body(latents.keys[index])], 34, index)
         with source.autocast():
-            coarse = condition_of(networks, views.images, views.rays).coarse
+            coarse = condition_of(system, networks, views.images, views.rays).coarse
         squares.append((latents.mean[index].float().to(coarse.device) - coarse).square().mean())
     return 1.0 / torch.stack(squares).mean().sqrt().item()

@@ -82,7 +82,10 @@ def fit(stage: Stage, out: Path, *, report: Report) -> None:
     config, module = stage.config, stage.module
     checkpoint = out / f"{stage.name}.safetensors"
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        module.parameters(),
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
     averages, step = Averages(module, config.ema_decay), 0
     if checkpoint.exists():

@@ -6,23 +6,23 @@ from pathlib import Path
 import torch
 
 from fewview import config as config_files
-from fewview.bundle import Bundle, load_bundle, save_bundle
+from fewview.bundle import Bundle, RegressorBundle, load_model, save_bundle
 from fewview.data.files import replacing_file
 from fewview.data.store import open_store
 from fewview.models.layers import channels_last
+from fewview.regressor import Regressor, build_regressor
 from fewview.system import Networks, build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.checkpoint import part, read_checkpoint
-from fewview.training.config import RunConfig
+from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
 from fewview.training.diffusion import train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
+from fewview.training.regression import train_regression
 from fewview.training.source import TrainingSource
-from fewview.training.start import fingerprint, start_from
-
-STAGES = ("autoencoder", "alignment", "diffusion")
+from fewview.training.start import AnyNetworks, fingerprint, start_from
 
 
 def _silent(stage: str, step: int, num_steps: int, shown: str) -> None:
@@ -55,16 +55,21 @@ def train(
     Raises:
         ValueError: If the config, the store, the stage or the folder cannot be used.
     """
-    config = config_files.load(config_path, RunConfig)
-    if stage is not None and stage not in STAGES:
-        raise ValueError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+    config = load_run(config_path)
+    stages = stages_of(config)
+    if stage is not None and stage not in stages:
+        raise ValueError(f"no stage {stage!r} in {config_path}; it has {', '.join(stages)}")
     opened = open_store(store)
     if not opened.of_split("train"):
         raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
-    begun = None if start is None else load_bundle(start)
+    begun = None if start is None else load_model(start)
     _claim(out, config, begun, resume=resume)
     torch.manual_seed(config.training.seed)
-    networks = build_networks(config.system)
+    networks: AnyNetworks
+    if isinstance(config, RegressionRun):
+        networks = build_regressor(config.system)
+    else:
+        networks = build_networks(config.system)
     if begun is not None:
         start_from(networks, begun.networks)
     networks.to(device)
@@ -73,18 +78,44 @@ def train(
     source = TrainingSource(
         config.system, config.training, opened, ScanCache(opened), device=device
     )
-    for name in STAGES:
+    if isinstance(config, RunConfig) and isinstance(networks, Networks):
+        _run_stages(stage, config, networks, source, out, report)
+    elif isinstance(config, RegressionRun) and isinstance(networks, Regressor):
+        train_regression(config.training.regression, networks.network, source, out, report=report)
+    if stage in (None, stages[-1]):
+        save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
+
+
+def stages_of(config: AnyRun) -> tuple[str, ...]:
+    """The stages of a run, in order."""
+    if isinstance(config, RegressionRun):
+        return ("regression",)
+    if config.training.alignment is None:
+        return ("autoencoder", "diffusion")
+    return ("autoencoder", "alignment", "diffusion")
+
+
+def _run_stages(
+    stage: str | None,
+    config: RunConfig,
+    networks: Networks,
+    source: TrainingSource,
+    out: Path,
+    report: Report,
+) -> None:
+    """All stages of a system in order, or one on top of the finished ones before it."""
+    for name in stages_of(config):
         if stage in (None, name):
             _run_stage(name, config, networks, source, out, report)
         else:
             _load_finished(name, config, networks, out)
         if name == stage:
             break
-    if stage in (None, STAGES[-1]):
-        save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
 
 
-def _claim(out: Path, config: RunConfig, start: Bundle | None, *, resume: bool) -> None:
+def _claim(
+    out: Path, config: AnyRun, start: Bundle | RegressorBundle | None, *, resume: bool
+) -> None:
     """Make the run's folder, or check that it is a run of this config and start."""
     text = config_files.to_toml(config)
     if start is not None:
@@ -116,7 +147,7 @@ def _run_stage(
         train_autoencoder(training.autoencoder, networks.autoencoder, source, out, report=report)
         return
     latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source)
-    if name == "alignment":
+    if name == "alignment" and training.alignment is not None:
         train_alignment(
             training.alignment,
             networks.view_encoder,
@@ -152,7 +183,7 @@ def _load_finished(name: str, config: RunConfig, networks: Networks, out: Path) 
         networks.autoencoder.eval().requires_grad_(False)
 
 
-def _card(config: RunConfig, out: Path) -> str:
+def _card(config: AnyRun, out: Path) -> str:
     """A card that says what is known without an evaluation."""
     last: dict[str, float] = {}
     for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewview.data.store import CaseInfo, Store
-from fewview.system import SystemConfig
-from fewview.training.config import TrainingConfig
+from fewview.regressor import AnySystem
+from fewview.training.config import ExamplesConfig
 from fewview.training.examples import (
     Body,
     ExampleKey,
@@ -27,6 +27,10 @@ from fewview.training.views import (
     view_batch,
 )
 
+SMALLEST_BFLOAT16 = 32
+"""Voxels along an axis. The deepest features of smaller grids are smaller than a kernel, and there
+oneDNN (torch 2.13, CPUs with AVX512-BF16) writes past the end of bfloat16 weight gradients."""
+
 
 def is_phantom(case: CaseInfo) -> bool:
     """Whether a case was made by `fewview phantom`, by the name its folders have."""
@@ -37,15 +41,16 @@ def is_phantom(case: CaseInfo) -> bool:
 class TrainingSource:
     """Examples of a store for one run; every draw follows from the run's seed."""
 
-    system: SystemConfig
-    training: TrainingConfig
+    system: AnySystem
+    training: ExamplesConfig
     store: Store
     scans: ScanCache
     device: str = "cpu"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The precision of the run's forward passes."""
-        if self.training.precision == "float32":
+        """The precision of the run's forward passes; single on grids too small for bfloat16."""
+        small = self.system.grid.size < SMALLEST_BFLOAT16
+        if small or self.training.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.split(":")[0], torch.bfloat16)
 

@@ -4,11 +4,14 @@ import hashlib
 
 import torch
 
+from fewview.regressor import Regressor
 from fewview.system import Networks
+
+AnyNetworks = Networks | Regressor
 
 
 @torch.no_grad()
-def start_from(networks: Networks, start: Networks) -> dict[str, tuple[int, int]]:
+def start_from(networks: AnyNetworks, start: AnyNetworks) -> dict[str, tuple[int, int]]:
     """Copy every tensor whose name and shape agree; the others keep their fresh values.
 
     Args:
@@ -27,7 +30,7 @@ def start_from(networks: Networks, start: Networks) -> dict[str, tuple[int, int]
         own = module.state_dict()
         agreeing = {
             key: value
-            for key, value in known[name].items()
+            for key, value in known.get(name, {}).items()
             if key in own and own[key].shape == value.shape
         }
         module.load_state_dict(agreeing, strict=False)
@@ -37,7 +40,7 @@ def start_from(networks: Networks, start: Networks) -> dict[str, tuple[int, int]
     return counts
 
 
-def fingerprint(networks: Networks) -> str:
+def fingerprint(networks: AnyNetworks) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all weights."""
     digest = hashlib.sha256()
     for name, module in sorted(networks.modules().items()):

@@ -146,3 +146,9 @@ def draw_view_batch(
         views.append(camera)
         calibrated.append(kind)
     return view_batch(images, views, bodies, calibrated, grid)
+
+
+def usual_view_count(views: ViewRange) -> int:
+    """The number of views that occurs most often: the one to validate with."""
+    pairs = zip(views.num_views_weights, views.num_views, strict=True)
+    return max(pairs, key=lambda pair: pair[0])[1]

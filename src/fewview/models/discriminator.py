@@ -1,0 +1,60 @@
+"""Patch discriminators: is this volume, patch by patch, a CT of these views?"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Sizes of the 3-D patch discriminator."""
+
+    width: int = 64
+    """Channels of the first convolution; they double up to eight times that."""
+
+    num_strided: int = 3
+    """Convolutions that halve the resolution."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot exist."""
+        if min(self.width, self.num_strided) < 1:
+            raise ValueError("discriminator sizes must be at least 1")
+
+
+class PatchDiscriminator(nn.Module):
+    """A CT beside its lifted views to a logit per patch of 70 voxels (three strided layers).
+
+    References:
+        Isola et al. (2017), section 3.2.2, in 3-D as X2CT-GAN has it (Ying et al. 2019).
+    """
+
+    def __init__(self, config: DiscriminatorConfig, in_channels: int) -> None:
+        """Build for volumes of `in_channels`: the CT and what it is conditioned on."""
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv3d(in_channels, config.width, 4, stride=2, padding=2),
+            nn.LeakyReLU(0.2),
+        ]
+        channels = config.width
+        for index in range(1, config.num_strided + 1):
+            after = config.width * min(2**index, 8)
+            stride = 2 if index < config.num_strided else 1
+            layers += [
+                nn.Conv3d(channels, after, 4, stride=stride, padding=2, bias=False),
+                nn.InstanceNorm3d(after),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = after
+        layers.append(nn.Conv3d(channels, 1, 4, padding=2))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(
+        self,
+        volume: Float[Tensor, "batch 1 depth height width"],
+        condition: Float[Tensor, "batch condition depth height width"],
+    ) -> Float[Tensor, "batch 1 patch_d patch_h patch_w"]:
+        """Logits; their targets are 1 for a true CT and 0 for a made one (least squares)."""
+        logits: Tensor = self.layers(torch.cat([volume, condition], dim=1))
+        return logits.float()
