@@ -20,7 +20,7 @@ def files(tmp_path):
 
 
 def found(*sources: Path) -> dict[str, str]:
-    return {case.id: case.source for case in find_cases(sources)}
+    return {case.id: case.source for case in find_cases(sources).cases}
 
 
 def test_files_case_folders_and_dicom_folders_are_cases(files):
@@ -84,7 +84,7 @@ def test_a_source_may_be_a_file_or_a_dicom_folder(files):
 
 def test_names_are_fit_for_files_and_no_path_of_a_machine_is_kept(files):
     root = files("data/a: b?.nii", "data/ä.nii")
-    cases = find_cases([root / "data"])
+    cases = find_cases([root / "data"]).cases
     assert [case.id for case in cases] == ["a__b_", "ä"]
     assert not any(str(root) in case.source for case in cases)
 
@@ -123,3 +123,46 @@ def test_the_files_of_a_scan_include_its_detached_data(files):
         "c.nii": ["c.nii"],
         "dicom": ["1", "2"],
     }
+
+
+def test_scans_that_share_the_first_folder_are_one_patients(files):
+    root = files(
+        "data/anna/2019/IM1.dcm",
+        "data/anna/2020/scan.nii",
+        "data/bert/ct.nii.gz",
+        "data/bert/labels.nii.gz",
+        "data/deep/er/c.nii",
+        "data/d.nii",
+        "data/e.nii",
+    )
+    cases = find_cases([root / "data"]).cases
+    assert {case.id: case.patient for case in cases} == {
+        "2019": "anna",
+        "scan": "anna",
+        "bert": "bert",
+        "c": "c",
+        "d": "d",
+        "e": "e",
+    }
+
+
+def test_a_case_keeps_the_name_of_its_collection(files):
+    root = files("one/a.nii", "two/deep/b.nii", "three/c.nii")
+    cases = find_cases([root / "one", root / "two", root / "three" / "c.nii"]).cases
+    assert [case.collection for case in cases] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["labels.nii.gz", "a_seg.nii.gz", "a-mask.nrrd", "labelsTr/a.nii.gz", "labels/liver/a.nii"],
+)
+def test_what_is_called_a_label_map_is_no_ct_and_is_told(files, name):
+    root = files("data/ct/a.nii", f"data/{name}")
+    found = find_cases([root / "data"])
+    assert [case.source for case in found.cases] == ["data/ct/a.nii"]
+    assert found.left_out == ((f"data/{name}", "label map, by its name"),)
+
+
+@pytest.mark.parametrize("name", ["segment_1.nii", "masked.nii", "unmask.mha", "bigseg.nii"])
+def test_a_ct_whose_name_only_looks_alike_is_taken(files, name):
+    assert len(found(files(f"data/{name}") / "data")) == 1

@@ -1,5 +1,7 @@
 """Scans become a store: nothing lost, nothing cut, nothing half-written, no leak."""
 
+import multiprocessing
+import resource
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewview.data.images import write_volume
+from fewview.data.images import write_labels, write_volume
 from fewview.data.prepare import prepare
 from fewview.data.store import open_store
 from fewview.data.volume import Volume
@@ -201,6 +203,50 @@ def test_copies_of_one_scan_never_end_up_on_both_sides_of_a_split(scans, out, tm
     reason = "left out: the same scan is copy in val"
     assert report.failures == (("scans/case_0001/ct.nii.gz", reason),)
     assert arrays(out) == ["case_0000", "case_0002", "copy"]
+
+
+def test_label_maps_are_left_out_by_name_or_by_content(scans, out):
+    rng = np.random.default_rng(0)
+    for name, top in (("a_seg", 30), ("organs", 30), ("mask", 2), ("lungs", 2), ("bytes", 256)):
+        labels = rng.integers(0, top, (12, 12, 12)).astype(np.uint8)
+        write_labels(labels, np.eye(4), scans / f"{name}.nii.gz")
+    report = prepare([scans], out, size=8)
+    assert [place for place, _ in report.left_out] == ["scans/a_seg.nii.gz", "scans/mask.nii.gz"]
+    reasons = {Path(place).name: "label map" in reason for place, reason in report.failures}
+    assert reasons == {"organs.nii.gz": True, "lungs.nii.gz": True, "bytes.nii.gz": False}
+    assert "2 left out, such as scans/a_seg.nii.gz: label map, by its name" in report.summary()
+
+
+def test_a_killed_worker_costs_at_most_its_scan_and_the_next_run_brings_it(scans, out):
+    def kill_one(num_done, num_all, name):
+        if num_done == 1:
+            multiprocessing.active_children()[0].kill()
+
+    report = prepare([scans], out, size=8, workers=2, progress=kill_one)
+    assert report.num_prepared >= 2
+    assert report.num_prepared + len(report.failures) == 3
+    assert all("the process died" in reason for _, reason in report.failures)
+    assert prepare([scans], out, size=8).num_kept == report.num_prepared
+    assert len(open_store(out).cases) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+def test_memory_stays_flat_over_many_scans(tmp_path, out):
+    body = patient(0)
+    body = Volume(np.repeat(body.hu, 4, axis=0), body.voxel_to_patient)  # 0.3 MB
+    for number in range(120):
+        body.hu[10, 15, 15] = float(number)  # another scan, as far as bytes go
+        write_volume(body, tmp_path / "scans" / f"{number:03d}.nii")
+    resident = []
+
+    def measure(num_done, num_all, name):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident.append(pages * resource.getpagesize() / 2**20)
+
+    prepare([tmp_path / "scans"], out, size=64, progress=measure)
+    growth = max(resident[-20:]) - max(resident[20:40])
+    assert growth < 8.0, f"{growth:.1f} MB over 80 scans"
 
 
 def test_real_scans_go_in_whole(real_data, out):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,3 +185,51 @@ def test_a_block_that_would_be_off_center_is_refused():
 def test_settings_that_make_no_grid_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         StoreSettings(**wrong)
+
+
+@pytest.mark.parametrize(("layout", "offset"), [("x2ct", None), ("x2ct", 1001), ("folder", 1000)])
+def test_an_offset_that_is_missing_or_has_no_meaning_is_refused(layout, offset):
+    with pytest.raises(ValueError, match="stored_offset_hu must be"):
+        StoreSettings(layout=layout, stored_offset_hu=offset)
+
+
+def test_layout_and_collection_come_back_and_older_versions_do_not_see_them(tmp_path):
+    settings = StoreSettings(size=8, layout="x2ct", stored_offset_hu=1000)
+    case = replace(case_of(volume_of((2, 2, 2))), collection="X2CT")
+    write_index(tmp_path, settings, [case])
+    store = open_store(tmp_path)
+    assert (store.settings, store.cases[0].collection) == (settings, "X2CT")
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert set(index["settings"]) == {"size", "extent_mm", "keep_couch"}
+    assert "collection" not in index["cases"][0]
+
+
+def test_a_store_of_before_layouts_and_hashes_opens(store):
+    index = json.loads((store / "index.json").read_text())
+    old = {name: index[name] for name in ("format", "settings", "cases")}
+    (store / "index.json").write_text(json.dumps(old, indent=1))
+    opened = open_store(store)
+    assert (opened.settings, opened.cases[0].collection) == (SETTINGS, "")
+    assert opened.read("a").shape == (4, 6, 130)
+
+
+def test_splits_changed_by_hand_are_refused(store):
+    index = json.loads((store / "index.json").read_text())
+    assert index["split_sha256"] == open_store(store).split_hash
+    index["cases"][0]["split"] = "test"
+    (store / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"changed by hand.*prepare --split"):
+        open_store(store)
+    assert open_store(store, check_splits=False).cases[0].split == "test"
+
+
+def test_a_patient_in_two_splits_is_neither_written_nor_read(tmp_path, store):
+    a = case_of(volume_of((2, 2, 2)))
+    with pytest.raises(ValueError, match=r"one split only: a \(test and train\)"):
+        write_index(tmp_path, SETTINGS, [a, replace(a, id="b", split="test")])
+    index = json.loads((store / "index.json").read_text())
+    index["cases"].append({**index["cases"][0], "id": "b", "split": "test"})
+    del index["split_sha256"]
+    (store / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"one split only: a \(test and train\)"):
+        open_store(store)

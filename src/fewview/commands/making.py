@@ -40,27 +40,67 @@ def phantom(
 def prepare(
     sources: Annotated[list[Path], typer.Argument(help="Folders with CT files.")],
     out: Annotated[Path, typer.Option("--out", help="Store to write; resumed if begun.")],
+    layout: Annotated[
+        str, typer.Option("--layout", help="folder, lidc-idri, x2ct or ctspine1k.")
+    ] = "folder",
+    stored_offset_hu: Annotated[
+        int | None, typer.Option(help="What x2ct files store above HU: 1000 or 1024.")
+    ] = None,
     size: Annotated[int, typer.Option(min=8, help="Voxels per side of the model grid.")] = 128,
     extent_mm: Annotated[float, typer.Option(min=1.0, help="Side of the model grid.")] = 400.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Address of a Dask scheduler to work on.")
+    ] = None,
     split: Annotated[
         Path | None, typer.Option("--split", help="CSV with the columns case,patient,split.")
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option("--patients", help="CSV with the columns case,patient.")
+    ] = None,
+    split_shares: Annotated[
+        str | None, typer.Option(help="Shares of val and test without --split; 0.1,0.1.")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the split without --split; 0.")
     ] = None,
     keep_couch: KeepCouch = False,
     force: Force = False,
 ) -> None:
     """Turn CT files into a store to train from."""
+    from fewview.data.layouts import LAYOUTS
     from fewview.data.prepare import prepare as prepare_store
+    from fewview.data.splits import SplitRule
+    from fewview.data.x2ct import OFFSETS_HU
 
+    if layout not in LAYOUTS:
+        raise typer.BadParameter(f"--layout {layout}: known are {', '.join(LAYOUTS)}")
+    if layout == "x2ct" and stored_offset_hu not in OFFSETS_HU:
+        raise typer.BadParameter("--layout x2ct needs --stored-offset-hu 1000 or 1024")
+    if layout != "x2ct" and stored_offset_hu is not None:
+        raise typer.BadParameter("--stored-offset-hu is for --layout x2ct only")
+    if dask is not None and workers > 1:
+        raise typer.BadParameter("give --workers or --dask, not both")
+    if split is not None and (patients, split_shares, split_seed) != (None, None, None):
+        raise typer.BadParameter(
+            "--split says it all: no --patients, --split-shares or --split-seed beside it"
+        )
+    val_share, test_share = arguments.numbers(split_shares or "0.1,0.1", count=2)
+    rule = SplitRule(seed=split_seed or 0, val_share=val_share, test_share=test_share)
     arguments.check_writable(out)
     with steps("prepare") as progress:
         report = prepare_store(
             sources,
             out,
+            layout=layout,
+            stored_offset_hu=stored_offset_hu,
             size=size,
             extent_mm=extent_mm,
             workers=workers,
+            dask=dask,
             split_file=split,
+            patients_file=patients,
+            split_rule=rule,
             keep_couch=keep_couch,
             force=force,
             progress=progress,

@@ -1,20 +1,18 @@
-"""How collections of CT scans lay out their cases.
+"""Where the cases of a collection of CT scans lie.
 
-A layout only finds and names cases; it reads no image, so that a damaged scan is met where
-it can be reported. The one layout so far is the plain folder.
+Scans are found and named here; no voxel is read, so that a damaged scan is met where it can
+be reported. What the known collections look like is told in `layouts`.
 """
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-LAYOUTS = ("folder",)
-_DICOM_SUFFIXES = (".dcm", ".ima")
-_NUM_PROBED = 16  # files looked into before a folder counts as one without DICOM
+from fewview.data import layouts
+from fewview.data.layouts import CT_SUFFIXES, LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,33 @@ class FoundCase:
     source: str
     """Where it lies as seen from the source, beginning with the source's own name."""
 
+    patient: str
+    """Whose scan it is, as far as the layout tells."""
 
-def find_cases(sources: Sequence[Path], layout: str = "folder") -> list[FoundCase]:
-    """All scans below the sources, in the order of their names.
+    collection: str
+    """What it belongs to, such as `LIDC-IDRI`; in a plain folder, the source's own name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below the sources."""
+
+    cases: tuple[FoundCase, ...]
+    """The scans, in the order of their names."""
+
+    left_out: tuple[tuple[str, str], ...]
+    """What looks like a scan and is none: where it lies, and what it is."""
+
+
+def find_cases(sources: Sequence[Path], layout: str = "folder") -> Found:
+    """All scans below the sources.
 
     In the `folder` layout each CT file and each folder with DICOM files is a case, at any
-    depth. A file `ct.*` goes by the name of its folder, `labels.*` is a label map and no CT,
-    hidden files and folders are left out. A case is called by its name; where several share
-    one, the folders above it are put in front until they differ.
+    depth. A file `ct.*` goes by the name of its folder, hidden files and folders are left out.
+    A case is called by its name; where several share one, the folders above it are put in
+    front until they differ. Scans that share the first folder below their source are one
+    patient's, called like that folder; any other is a patient of its own. The other layouts
+    know names and patients of their collection; see `layouts`.
 
     Args:
         sources: Folders to search, or CT files.
@@ -48,25 +65,24 @@ def find_cases(sources: Sequence[Path], layout: str = "folder") -> list[FoundCas
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
-    found: dict[Path, str] = {}  # a scan that two sources reach is one case
+    roots: dict[Path, Path] = {}  # a scan that two sources reach is one case
+    left_out: dict[str, str] = {}
     for source in sources:
         root = source.resolve()
         if not root.exists():
             raise ValueError(f"{source} does not exist")
         paths = [root] if root.is_file() else list(_scans_below(root, set()))
-        if not paths or (root.is_file() and not is_ct_file(root)):
-            kinds = ", ".join(CT_SUFFIXES)
-            raise ValueError(f"no CT found in {source}: looked for {kinds} and DICOM folders")
+        others = {path: why for path in paths if (why := layouts.why_left_out(path, layout))}
+        if len(others) == len(paths):
+            first = next(
+                (f"; {len(others)} left out, the first: {kind}" for kind in others.values()), ""
+            )
+            raise ValueError(f"no CT found in {source}: looked for {layouts.WANTED[layout]}{first}")
+        left_out |= {_below(path, root): why for path, why in others.items()}
         for path in paths:
-            found.setdefault(path, path.relative_to(root.parent).as_posix())
-    names = _unique_names(found)
-    cases = [FoundCase(names[path], path, source) for path, source in found.items()]
-    return sorted(cases, key=lambda case: case.id)
-
-
-def is_ct_file(path: Path) -> bool:
-    """Whether the name is that of a CT volume in one file (and not of a label map)."""
-    return path.name.lower().endswith(CT_SUFFIXES) and _stem(path).lower() != "labels"
+            if path not in others:
+                roots.setdefault(path, root)
+    return Found(_cases(roots, layout), tuple(sorted(left_out.items())))
 
 
 def source_files(path: Path) -> list[Path]:
@@ -80,8 +96,46 @@ def source_files(path: Path) -> list[Path]:
     return [path, *(path.parent / name for name in named if (path.parent / name).is_file())]
 
 
+def _cases(roots: Mapping[Path, Path], layout: str) -> tuple[FoundCase, ...]:
+    """The scans with names, patients and collections, each with the source it lies below."""
+    names = _unique_names({path: layouts.name_words(path, layout) for path in roots})
+    own = _folder_patients(roots, names) if layout == "folder" else {}
+    cases = [
+        FoundCase(
+            id=names[path],
+            path=path,
+            source=_below(path, root),
+            patient=own.get(path) or layouts.patient_of_scan(path, layout),
+            collection=layouts.collection_of(path, root, layout),
+        )
+        for path, root in roots.items()
+    ]
+    return tuple(sorted(cases, key=lambda case: case.id))
+
+
+def _below(path: Path, root: Path) -> str:
+    """A place as seen from the folder that the source lies in: never a path of a machine."""
+    return path.relative_to(root.parent).as_posix()
+
+
+def _folder_patients(roots: Mapping[Path, Path], names: Mapping[Path, str]) -> dict[Path, str]:
+    """Patients of a plain folder: the first folder below the source, where scans share one."""
+    first = {path: _first_folder(path, root) for path, root in roots.items()}
+    counts = Counter(first.values())
+    return {
+        path: folder.name if folder is not None and counts[folder] > 1 else names[path]
+        for path, folder in first.items()
+    }
+
+
+def _first_folder(path: Path, root: Path) -> Path | None:
+    """The folder directly below the source in which a scan lies, or which it is."""
+    parts = path.relative_to(root).parts
+    return root / parts[0] if len(parts) > 1 or (parts and path.is_dir()) else None
+
+
 def _scans_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """CT files and DICOM folders, depth first; links are followed, but never in a circle."""
+    """Files and DICOM folders that may be scans; links are followed, but never in a circle."""
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
@@ -91,42 +145,29 @@ def _scans_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
         yield folder  # reading it will fail and be reported
         return
     files = [entry for entry in entries if entry.is_file()]
-    if _has_dicom(files):
+    if layouts.dicom_file(files) is not None:
         yield folder
-    yield from (file for file in files if is_ct_file(file))
+    endings = (*CT_SUFFIXES, layouts.X2CT_FILE)
+    yield from (file for file in files if file.name.lower().endswith(endings))
     for entry in entries:
         if entry.is_dir():
             yield from _scans_below(entry, seen)
 
 
-def _has_dicom(files: Iterable[Path]) -> bool:
-    """Whether a folder holds DICOM: by suffix, else by the mark behind the preamble."""
-    if any(file.suffix.lower() in _DICOM_SUFFIXES for file in files):
-        return True
-    unnamed = [f for f in files if not f.suffix or f.suffix[1:].isdigit()]  # 1.2.840.113619.2
-    return any(_has_dicom_mark(file) for file in unnamed[:_NUM_PROBED])
-
-
-def _has_dicom_mark(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _unique_names(paths: Iterable[Path]) -> dict[Path, str]:
+def _unique_names(words_of: Mapping[Path, Sequence[str]]) -> dict[Path, str]:
     """The shortest names that differ; equal ones grow by the folders above them."""
-    parts = {path: _name_parts(path) for path in paths}
+    parts = {path: [_fit(word) for word in words] for path, words in words_of.items()}
     names: dict[Path, str] = {}
+    taken: set[str] = set()
     length = 1
     while parts:
         groups: dict[str, list[Path]] = defaultdict(list)
         for path, words in parts.items():
             groups["-".join(words[-length:])].append(path)
         for name, group in groups.items():
-            if len(group) == 1 and name not in names.values():
+            if len(group) == 1 and name not in taken:
                 names[group[0]] = name
+                taken.add(name)
                 del parts[group[0]]
         length += 1
         if parts and length > max(len(words) for words in parts.values()):
@@ -134,20 +175,9 @@ def _unique_names(paths: Iterable[Path]) -> dict[Path, str]:
     return names
 
 
-def _name_parts(path: Path) -> list[str]:
-    """Folders and name of a case, each fit for a file name."""
-    words = [*path.parts[1:-1], _stem(path)]
-    if path.is_file() and words[-1].lower() == "ct" and len(words) > 1:
-        words.pop()
-    return [re.sub(r"[^\w.+-]", "_", word).lstrip(".") or "_" for word in words]
-
-
-def _stem(path: Path) -> str:
-    """The name without a CT suffix."""
-    for suffix in CT_SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
+def _fit(word: str) -> str:
+    """A word that is fit for a file's name."""
+    return re.sub(r"[^\w.+-]", "_", word).lstrip(".") or "_"
 
 
 def _text(path: Path) -> str:

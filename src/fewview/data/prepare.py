@@ -5,32 +5,26 @@ and written; the index names it only then. So a run that was stopped, however ha
 where it was. A scan that cannot be used is reported with its reason and stops nothing.
 """
 
-import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from fewview.data.body import remove_couch
-from fewview.data.collections import FoundCase, find_cases, source_files
-from fewview.data.images import read_volume
-from fewview.data.splits import Assignment, assign_splits
+from fewview.data.cluster import run_on_cluster
+from fewview.data.collections import FoundCase, find_cases
+from fewview.data.one_scan import Outcome, Task, bring_in
+from fewview.data.splits import DEFAULT_RULE, SPLITS, Assignment, SplitRule, assign_splits
+from fewview.data.splits import split_hash as hash_of
 from fewview.data.store import (
-    AIR_HU,
     CaseInfo,
     StoreSettings,
-    central_block,
     is_store,
     open_store,
-    read_case,
     remove_unlisted,
-    store_grid,
-    write_case,
     write_index,
 )
-from fewview.data.volume import Volume, resample
 from fewview.data.workers import run_tasks
+from fewview.data.x2ct import EXTENT_MM, require_h5py
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of scans done, the number of all, and the name of the last one."""
@@ -49,13 +43,31 @@ class PrepareReport:
     failures: tuple[tuple[str, str], ...]
     """Scans that could not be used: name below the source, and the reason in one line."""
 
+    left_out: tuple[tuple[str, str], ...]
+    """What is no scan by its name or header: where it lies below the source, and what it is."""
+
+    num_patients: dict[str, int]
+    """Patients in the store, by split."""
+
+    split_hash: str
+    """What names this split; see `splits`."""
+
+    reading: str
+    """What was assumed about files that do not say it themselves; empty if nothing was."""
+
     outside_shares: dict[str, float]
     """Per case in the store, the share of the body's mass outside the model grid. It is
     stored and projected, but no reconstruction will show it."""
 
     def summary(self) -> list[str]:
         """What a user should know, in lines."""
-        lines = []
+        lines = [self.reading] if self.reading else []
+        places: dict[str, list[str]] = defaultdict(list)
+        for place, kind in self.left_out:
+            places[kind].append(place)
+        lines += [
+            f"{len(where)} left out, such as {where[0]}: {kind}" for kind, where in places.items()
+        ]
         cut = {case: share for case, share in self.outside_shares.items() if share > 0.0}
         if cut:
             worst = max(cut, key=lambda case: cut[case])
@@ -63,30 +75,14 @@ class PrepareReport:
                 f"{len(cut)} bodies reach beyond the model grid, {worst} the most "
                 f"({cut[worst]:.0%} of it)"
             )
+        patients = ", ".join(f"{self.num_patients[split]} {split}" for split in SPLITS)
+        lines.append(
+            f"{len(self.outside_shares)} scans of {sum(self.num_patients.values())} patients "
+            f"({patients}; split {self.split_hash[:12]})"
+        )
         counts = f"{self.num_prepared} prepared, {self.num_kept} kept"
         lines.append(f"{counts}, {len(self.failures)} left out")
         return lines
-
-
-@dataclass(frozen=True)
-class _Task:
-    """All that a worker process needs for one scan."""
-
-    case: FoundCase
-    assignment: Assignment
-    settings: StoreSettings
-    out: Path
-    known: CaseInfo | None
-    """What the store already holds of it."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a worker hands back: a case that is in the store now, or why it is not."""
-
-    info: CaseInfo | None = None
-    kept: bool = False
-    reason: str = "the process died over it; was there too little memory?"
 
 
 def prepare(  # noqa: PLR0913 - one for each flag of the command
@@ -94,10 +90,14 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
     out: Path,
     *,
     layout: str = "folder",
+    stored_offset_hu: int | None = None,
     size: int = 128,
     extent_mm: float = 400.0,
     workers: int = 1,
+    dask: str | None = None,
     split_file: Path | None = None,
+    patients_file: Path | None = None,
+    split_rule: SplitRule = DEFAULT_RULE,
     keep_couch: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -111,28 +111,54 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
         sources: Folders with scans, or CT files.
         out: The store; made if it is not there.
         layout: How the sources lay out their cases; see `find_cases`.
+        stored_offset_hu: What values of the `x2ct` layout are above HU, 1000 or 1024; see
+            `x2ct`. Without meaning for others.
         size: Voxels along each edge of the model grid; even.
         extent_mm: Edge length of the model grid in mm.
         workers: Processes to work in. With 1, all is done in this one.
+        dask: Address of a Dask scheduler whose workers are used instead; see `cluster`.
         split_file: CSV with `case,patient,split`; see `splits`.
+        patients_file: CSV with `case,patient`, where the layout does not tell the patients.
+        split_rule: How patients are split where no file says it.
         keep_couch: Leave the table in.
         force: Start anew, whatever `out` holds, if it is a store.
         progress: Called after each scan.
 
     Raises:
-        ValueError: If sources, splits or settings make no sense, or `out` holds anything
-            but a store of these settings and scans.
-        OSError: If the store cannot be written. What is done stays; a later call goes on.
+        ValueError: If sources, splits or settings make no sense, `out` holds anything but a
+            store of these settings and scans, or a library that is needed is not installed.
+        OSError: If the store cannot be written, or the Dask cluster goes away. What is done
+            stays; a later call goes on.
     """
-    settings = StoreSettings(size=size, extent_mm=extent_mm, keep_couch=keep_couch)
+    settings = StoreSettings(
+        size=size,
+        extent_mm=extent_mm,
+        keep_couch=keep_couch,
+        layout=layout,
+        stored_offset_hu=stored_offset_hu,
+    )
+    if layout == "x2ct":
+        require_h5py()
     found = find_cases(sources, layout)
-    assigned = assign_splits([case.id for case in found], split_file)
-    stored = _start(out, settings, assigned, force=force)
-    tasks = [_Task(case, assigned[case.id], settings, out, stored.get(case.id)) for case in found]
+    assigned = assign_splits(
+        {case.id: case.patient for case in found.cases},
+        split_file,
+        patients_file=patients_file,
+        rule=split_rule,
+    )
+    stored = _start(out, settings, found.cases, assigned, force=force)
+    tasks = [
+        Task(case, assigned[case.id], settings, out.absolute(), stored.get(case.id))
+        for case in found.cases
+    ]
+    if dask is None:
+        results = run_tasks(bring_in, tasks, workers=workers)
+    else:
+        results = run_on_cluster(bring_in, tasks, address=dask)
     failures: list[tuple[str, str]] = []
     num_kept = num_prepared = 0
-    for task, result in run_tasks(_bring_in, tasks, workers=workers):
-        outcome = result or _Outcome()
+    for task, result in results:
+        outcome = result or Outcome()
         if outcome.info is None:
             failures.append((task.case.source, outcome.reason))
         else:
@@ -144,16 +170,27 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
     failures += _drop_twins(stored)
     write_index(out, settings, list(stored.values()))
     remove_unlisted(out, list(stored.values()))
+    pairs = {(case.patient, case.split) for case in stored.values()}
+    counts = Counter(split for _, split in pairs)
     return PrepareReport(
         num_prepared=num_prepared,
         num_kept=num_kept,
         failures=tuple(sorted(failures)),
+        left_out=found.left_out,
+        num_patients={split: counts[split] for split in SPLITS},
+        split_hash=hash_of(pairs),
+        reading=_reading(settings),
         outside_shares={name: stored[name].outside_share for name in sorted(stored)},
     )
 
 
 def _start(
-    out: Path, settings: StoreSettings, assigned: dict[str, Assignment], *, force: bool
+    out: Path,
+    settings: StoreSettings,
+    found: Sequence[FoundCase],
+    assigned: dict[str, Assignment],
+    *,
+    force: bool,
 ) -> dict[str, CaseInfo]:
     """Make the store, or check the one that is there; returns the cases it holds."""
     stored: dict[str, CaseInfo] = {}
@@ -164,7 +201,11 @@ def _start(
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise ValueError(f"{out} is neither empty nor a prepared store; choose another folder")
     # The splits of all at once: a store whose run is stopped must not mix old and new ones.
-    stored = {name: replace(stored[name], **vars(assigned[name])) for name in stored}
+    collections = {case.id: case.collection for case in found}
+    stored = {
+        name: replace(case, **vars(assigned[name]), collection=collections[name])
+        for name, case in stored.items()
+    }
     write_index(out, settings, list(stored.values()))
     return stored
 
@@ -173,7 +214,7 @@ def _known_cases(
     out: Path, settings: StoreSettings, assigned: dict[str, Assignment]
 ) -> dict[str, CaseInfo]:
     """The cases of an earlier run, if this run is about the same store."""
-    store = open_store(out)
+    store = open_store(out, check_splits=False)  # they are set anew
     if store.settings != settings:
         raise ValueError(
             f"{out} was prepared with {_in_words(store.settings)}, not with "
@@ -190,83 +231,22 @@ def _known_cases(
 
 def _in_words(settings: StoreSettings) -> str:
     couch = "with" if settings.keep_couch else "without"
-    return f"{settings.size} voxels over {settings.extent_mm:g} mm {couch} couch"
+    text = f"{settings.size} voxels over {settings.extent_mm:g} mm {couch} couch"
+    if settings.layout != "folder":
+        text += f" from the layout {settings.layout}"
+    if settings.stored_offset_hu is not None:
+        text += f" with an offset of {settings.stored_offset_hu} HU"
+    return text
 
 
-def _bring_in(task: _Task) -> _Outcome:
-    """Read one scan and write it to the store. Runs in a worker process.
-
-    Raises:
-        OSError: If the store cannot be written; then the next scan could not be, either.
-    """
-    try:
-        checksum = _checksum(task.case.path)
-        if task.known is not None and _is_current(task.out, task.known, checksum):
-            return _Outcome(task.known, kept=True)
-        scan = read_volume(task.case.path)
-        volume, outside_share = _for_the_store(scan, task.settings)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a scan is reported
-        return _Outcome(reason=_reason(error))
-    write_case(task.out, task.case.id, volume.hu.astype(np.int16))
-    return _Outcome(
-        CaseInfo(
-            id=task.case.id,
-            patient=task.assignment.patient,
-            split=task.assignment.split,
-            source=task.case.source,
-            checksum=checksum,
-            shape=volume.shape,
-            voxel_to_patient=volume.voxel_to_patient,
-            outside_share=outside_share,
-        )
+def _reading(settings: StoreSettings) -> str:
+    """What was assumed about files that do not say it themselves."""
+    if settings.stored_offset_hu is None:
+        return ""
+    return (
+        f"stored values were taken as HU + {settings.stored_offset_hu}, in cubes of "
+        f"{EXTENT_MM:g} mm whose axes run toward superior, posterior, left"
     )
-
-
-def _for_the_store(scan: Volume, settings: StoreSettings) -> tuple[Volume, float]:
-    """The scan on the store's voxels, in whole HU, and how much of its body is out of sight."""
-    grid = store_grid(scan, settings)
-    body = resample(remove_couch(scan), grid)
-    mass = _mass(body)
-    if mass <= 0.0:
-        raise ValueError("there is no body in it, only air")
-    volume = resample(scan, grid) if settings.keep_couch else body
-    limits = np.iinfo(np.int16)
-    hu = np.clip(np.rint(volume.hu), limits.min, limits.max)
-    outside_share = 1.0 - _mass(central_block(body, settings.size)) / mass
-    return Volume(hu, grid.voxel_to_patient), max(0.0, round(outside_share, 6))
-
-
-def _mass(volume: Volume) -> float:
-    """HU above air, summed: what a scan's X-ray shadow is made of."""
-    return float(np.clip(volume.hu - AIR_HU, 0.0, None).sum(dtype=np.float64))
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256 of the bytes of a scan's files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in source_files(path):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _is_current(out: Path, known: CaseInfo, checksum: str) -> bool:
-    """Whether the store holds a scan of these bytes, undamaged."""
-    if known.checksum != checksum:
-        return False
-    try:
-        read_case(out, known)
-    except ValueError:
-        return False
-    return True
-
-
-def _reason(error: Exception) -> str:
-    """One line that says what was wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else "no reason given"
-    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def _drop_twins(stored: dict[str, CaseInfo]) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ the model grid (`size` voxels over `extent_mm` about that center) is a block of 
 padded but never interpolated again.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,11 +19,12 @@ from jaxtyping import Bool, Float64, Int16
 from zarr.codecs import ZstdCodec
 
 from fewview.data.files import replacing_file, replacing_folder
-from fewview.data.splits import SPLITS
+from fewview.data.index import FORMAT, OtherVersionError, index_text, parse_index
+from fewview.data.splits import SPLITS, check_disjoint, split_hash
 from fewview.data.volume import Grid, Volume
+from fewview.data.x2ct import OFFSETS_HU
 
 AIR_HU = -1000.0
-_FORMAT = "fewview-store/1"
 _INDEX = "index.json"
 _ARRAYS = "cases"
 _CHUNK = 128  # voxels along an edge: 4 MB
@@ -43,12 +43,24 @@ class StoreSettings:
     keep_couch: bool = False
     """Whether the table is still there."""
 
+    layout: str = "folder"
+    """How the scans' files were laid out; see `layouts`."""
+
+    stored_offset_hu: int | None = None
+    """What was subtracted from the stored values of the `x2ct` layout, 1000 or 1024."""
+
     def __post_init__(self) -> None:
-        """Refuse a grid that cannot exist."""
+        """Refuse a grid that cannot exist, and an offset that is missing or has no meaning."""
         if self.size < 2 or self.size % 2:
             raise ValueError(f"size must be even, so that it has a middle, got {self.size}")
         if not 0.0 < self.extent_mm < np.inf:
             raise ValueError(f"extent_mm must be positive, got {self.extent_mm}")
+        allowed = OFFSETS_HU if self.layout == "x2ct" else (None,)
+        if self.stored_offset_hu not in allowed:
+            raise ValueError(
+                f"stored_offset_hu must be {' or '.join(map(str, allowed))} in the layout "
+                f"{self.layout}, got {self.stored_offset_hu}"
+            )
 
     @property
     def spacing_mm(self) -> float:
@@ -80,6 +92,9 @@ class CaseInfo:
     outside_share: float
     """Share of the body's mass (HU above air) that lies outside the model grid."""
 
+    collection: str = ""
+    """What the scan belongs to, such as `LIDC-IDRI`; empty in stores of before it was kept."""
+
 
 @dataclass(frozen=True, eq=False)
 class Store:
@@ -98,6 +113,11 @@ class Store:
     def extent_mm(self) -> float:
         """Edge length of the model grid in mm."""
         return self.settings.extent_mm
+
+    @property
+    def split_hash(self) -> str:
+        """A name for who is in which split; equal for equal assignments. See `splits`."""
+        return split_hash((case.patient, case.split) for case in self.cases)
 
     def of_split(self, split: str) -> list[CaseInfo]:
         """The cases of one split, in the order of their names.
@@ -121,11 +141,17 @@ class Store:
         return read_case(self.path, case)
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, *, check_splits: bool = True) -> Store:
     """Open a prepared store.
 
+    Args:
+        path: The store's folder.
+        check_splits: Refuse splits that were changed by hand or that share a patient. Whoever
+            sets all splits anew need not.
+
     Raises:
-        ValueError: If there is none, or its index is damaged or of another version.
+        ValueError: If there is none, its index is damaged or of another version, its splits
+            were changed by hand, or a patient is in two of them.
     """
     path = Path(path)
     try:
@@ -133,15 +159,22 @@ def open_store(path: str | Path) -> Store:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path} is no prepared store; fewview prepare makes one") from None
     try:
-        index = json.loads(text)
-        form = index["format"]
-        if form == _FORMAT:
-            settings = StoreSettings(**index["settings"])
-            cases = tuple(_case_from_json(case) for case in index["cases"])
-            return Store(path, settings, cases)
-    except (ValueError, KeyError, TypeError):
+        settings, cases, recorded = parse_index(text)
+        known = tuple(_case_from_json(case) for case in cases)
+        store = Store(path, StoreSettings(**settings), known)
+    except OtherVersionError as error:
+        raise ValueError(f"{path} is a {error}, this version reads {FORMAT!r}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path / _INDEX} is damaged; prepare the store again") from None
-    raise ValueError(f"{path} is a {form!r}, this version reads {_FORMAT!r}")
+    if not check_splits:
+        return store
+    check_disjoint((case.patient, case.split) for case in store.cases)
+    if recorded not in (None, store.split_hash):
+        raise ValueError(
+            f"the splits in {path / _INDEX} were changed by hand: they are not those of its "
+            "split_sha256; fewview prepare --split FILE sets them"
+        )
+    return store
 
 
 def read_case(path: Path, case: CaseInfo) -> Volume:
@@ -167,14 +200,17 @@ def is_store(path: Path) -> bool:
 
 
 def write_index(path: Path, settings: StoreSettings, cases: Sequence[CaseInfo]) -> None:
-    """Write the index, and with the first one the group, so that the folder is a store."""
-    index = {
-        "format": _FORMAT,
-        "settings": asdict(settings),
-        "cases": [_case_to_json(case) for case in sorted(cases, key=lambda case: case.id)],
-    }
+    """Write the index, and with the first one the group, so that the folder is a store.
+
+    Raises:
+        ValueError: If a patient is in two splits.
+        OSError: If the place is not writable.
+    """
+    check_disjoint((case.patient, case.split) for case in cases)
+    in_order = sorted(cases, key=lambda case: case.id)
+    text = index_text(asdict(settings), [_case_to_json(case) for case in in_order])
     with replacing_file(path / _INDEX) as temporary:
-        temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     group = path / _ARRAYS / "zarr.json"
     if not group.is_file():
         with replacing_file(group) as temporary:
