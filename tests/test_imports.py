@@ -11,7 +11,7 @@ import pytest
 import fewview
 
 SOURCE = Path(fewview.__file__).parent
-ON_TOP = {"cli", "commands", "demo", "arguments", "terminal", "progress", "records"}
+ON_TOP = {"cli", "commands", "demo", "experiment", "arguments", "terminal", "progress", "records"}
 
 ONLY = {
     "data": {"data"},

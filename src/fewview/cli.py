@@ -14,7 +14,7 @@ import typer
 from fewview import __version__, terminal
 from fewview.commands.making import demo, phantom, prepare, project
 from fewview.commands.modeling import models, reconstruct, train
-from fewview.commands.scoring import evaluate
+from fewview.commands.scoring import evaluate, experiment
 
 app = typer.Typer(
     cls=terminal.CommandGroup,
@@ -55,5 +55,5 @@ def common(
     """CT volumes from one to sixteen X-ray views. Research software, not a medical device."""
 
 
-for _command in (demo, phantom, prepare, project, train, reconstruct, evaluate, models):
+for _command in (demo, phantom, prepare, project, train, reconstruct, evaluate, experiment, models):
     app.command()(_command)

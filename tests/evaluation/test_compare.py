@@ -85,6 +85,49 @@ def test_volumes_apart_are_refused():
         compare(Volume(truth.hu, moved), truth)
 
 
+def test_protocols_and_labels_stand_beside_the_headline_under_their_names():
+    truth = scan()
+    prediction = Volume(truth.hu + 20.0, truth.voxel_to_patient)
+    labels = (truth.hu == 700.0).astype(np.uint8), truth.voxel_to_patient
+    result = compare(
+        prediction, truth, keep_couch=True, protocols=("hu3d", "x2ct", "regions"), labels=labels
+    )
+    assert result["mae"] == result["label_1_mae"] == pytest.approx(20.0)
+    assert result["label_1_share"] == pytest.approx(labels[0].mean())
+    assert result["x2ct_mae"] == pytest.approx(20.0)
+    assert result["regions_bone_dice"] == 1.0
+    alone = compare(prediction, truth, keep_couch=True, protocols=("liftxr",))
+    assert set(alone) == {"liftxr_psnr", "liftxr_ssim", "scanned_share"}
+
+
+def test_a_scan_turned_against_the_grid_counts_inside_its_extent_only():
+    truth = scan()
+    turned = truth.voxel_to_patient.copy()
+    angle = np.radians(20.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned[:2, :2] = turn @ turned[:2, :2]
+    turned[:2, 3] = CENTER_MM[:2] - turned[:2, :2] @ [19.5, 19.5]
+    grid = cubic_grid(CENTER_MM, size=40, extent_mm=200.0)
+    prediction = resample(Volume(truth.hu, turned), grid)
+    result = compare(prediction, Volume(truth.hu, turned), keep_couch=True, protocols=("x2ct",))
+    assert result["scanned_share"] < 0.9
+    assert result["x2ct_psnr_slices"] == 100.0
+    prediction.hu[0, 0, 0] = 500.0  # a corner that was not scanned
+    again = compare(prediction, Volume(truth.hu, turned), keep_couch=True, protocols=("x2ct",))
+    assert again == result
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [((0.0, 1.0), "normalized"), ((-1.0, 1.0), "normalized"), ((0, np.nan), "NaN")],
+)
+def test_values_that_are_no_hu_are_refused_by_name(values, says):
+    truth = scan()
+    hu = np.where(truth.hu > -500.0, values[1], values[0]).astype(np.float32)
+    with pytest.raises(ValueError, match=f"the prediction.*{says}"):
+        compare(Volume(hu, truth.voxel_to_patient), truth)
+
+
 def test_a_real_chest_is_scanned_where_its_file_lies(real_data):
     from fewview.data.images import read_volume
 

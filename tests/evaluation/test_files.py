@@ -1,8 +1,10 @@
-"""Predictions meet the truth of their own name."""
+"""Predictions meet the truth of their own name; doubles are told."""
 
+import numpy as np
 import pytest
 
-from fewview.evaluation.files import mean_scores, pair_files
+from fewview.data.volume import Volume
+from fewview.evaluation.files import Doubles, label_files, pair_files
 
 
 @pytest.fixture
@@ -19,17 +21,21 @@ def folders(tmp_path):
 
 
 def test_volumes_are_paired_by_name_whatever_their_format(folders):
-    pairs, unmatched = pair_files(*folders)
-    assert {name: (p.name, t.name) for name, (p, t) in pairs.items()} == {
+    pairing = pair_files(*folders)
+    assert {name: (p.name, t.name) for name, (p, t) in pairing.pairs.items()} == {
         "a": ("a.mha", "a.nii.gz"),
         "b": ("b.nii.gz", "b.nrrd"),
     }
-    assert unmatched == []
 
 
-def test_a_prediction_without_truth_is_told(folders):
+def test_what_has_no_partner_is_told(folders):
     (folders[0] / "d.nii").touch()
-    assert pair_files(*folders)[1] == ["d"]
+    pairing = pair_files(*folders)
+    assert (pairing.without_truth, pairing.without_prediction) == (["d"], ["c"])
+    assert pairing.remarks() == [
+        "left out d: no truth of that name",
+        "missing c: no prediction of that truth",
+    ]
 
 
 def test_two_volumes_of_one_name_in_a_folder_are_refused(folders):
@@ -42,8 +48,7 @@ def test_a_dicom_folder_is_one_volume(folders, tmp_path):
     series = tmp_path / "series"
     series.mkdir()
     (series / "0001.dcm").touch()
-    pairs, _ = pair_files(folders[0] / "a.mha", series)
-    assert pairs == {"a": (folders[0] / "a.mha", series)}
+    assert pair_files(folders[0] / "a.mha", series).pairs == {"a": (folders[0] / "a.mha", series)}
 
 
 def test_a_volume_against_a_folder_of_volumes_is_refused(folders):
@@ -58,6 +63,23 @@ def test_folders_without_a_shared_name_are_refused(folders):
         pair_files(*folders)
 
 
-def test_the_mean_is_over_what_all_cases_have():
-    scores = {"a": {"psnr": 20.0, "body_psnr": 1.0}, "b": {"psnr": 30.0}}
-    assert mean_scores(scores) == {"psnr": 25.0}
+def test_every_case_needs_its_label_map(folders, tmp_path):
+    assert label_files(tmp_path / "one.nii", ["a"]) == {"a": tmp_path / "one.nii"}
+    assert set(label_files(folders[1], ["a", "b"])) == {"a", "b"}
+    with pytest.raises(ValueError, match="for d"):
+        label_files(folders[1], ["a", "d"])
+    with pytest.raises(ValueError, match="one label map for 2 cases"):
+        label_files(tmp_path / "one.nii", ["a", "b"])
+
+
+def volume(seed: int) -> Volume:
+    hu = np.random.default_rng(seed).normal(0.0, 300.0, (3, 3, 3)).astype(np.float32)
+    return Volume(hu, np.eye(4))
+
+
+def test_a_case_that_stands_twice_is_told():
+    doubles = Doubles()
+    doubles.remarks("a", volume(0), volume(1))
+    assert doubles.remarks("b", volume(2), volume(1)) == ["b: its truth is identical to that of a"]
+    told = doubles.remarks("c", volume(0), volume(3))
+    assert told == ["c: its prediction is identical to that of a"]

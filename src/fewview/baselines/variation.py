@@ -8,7 +8,7 @@ from fewview.baselines.iterative import problem
 from fewview.data.volume import Grid, Volume
 from fewview.xray.views import Views
 
-DEFAULT_WEIGHT = 2e-4
+DEFAULT_WEIGHT = 8e-4
 """1/mm; chosen on training phantoms (docs/baselines.md)."""
 
 

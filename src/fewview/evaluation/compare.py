@@ -1,5 +1,6 @@
 """Compare a predicted volume to the true CT, wherever both lie in the patient."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -7,9 +8,13 @@ import numpy as np
 from fewview.data.body import body_mask, remove_couch
 from fewview.data.volume import Volume, resample, scanned
 from fewview.evaluation.metrics import Mask, bone_dice, power_spectrum_ratio
-from fewview.evaluation.protocols import hu3d
+from fewview.evaluation.protocols import HEADLINE, RETRIEVAL, measure, protocol_names
+from fewview.evaluation.tissues import LabelMap, error_by_label, labels_on
 
 AIR_HU = -1000.0
+
+NORMALIZED_LIMIT = 2.0
+"""Values that all lie within plus and minus this are an image from 0 to 1 or from -1 to 1."""
 
 
 def on_one_grid(
@@ -63,6 +68,8 @@ def compare(
     *,
     grid: Literal["prediction", "truth"] = "prediction",
     keep_couch: bool = False,
+    protocols: Sequence[str] = (HEADLINE,),
+    labels: LabelMap | None = None,
 ) -> dict[str, float]:
     """Numbers of a predicted volume against the true CT.
 
@@ -73,23 +80,89 @@ def compare(
         truth: The true CT; see `on_one_grid` for how it is brought to the prediction.
         grid: Whose grid the comparison happens on.
         keep_couch: Leave the patient couch in the truth.
+        protocols: Names out of `protocols.PROTOCOLS`.
+        labels: A label map of the truth, anywhere in the patient, for errors by tissue.
 
     Returns:
-        `psnr`, `ssim`, `mae`, `rmse` and `bias` of `hu3d`; the same inside the true body as
-        `body_psnr` and so on; `bone_dice` and `power_spectrum_ratio` for sharpness; and
-        `scanned_share`, the share of the grid's voxels that counted.
+        What `scores_on_grid` gives, and `scanned_share`, the share of the grid's voxels that
+        counted.
 
     Raises:
-        ValueError: If the volumes do not overlap or share too few voxels for SSIM.
+        ValueError: If the volumes hold other than HU, do not overlap, or share too few voxels
+            for SSIM; if a protocol is unknown.
     """
+    _check_values(prediction, "the prediction")
+    _check_values(truth, "the truth")
     predicted, true, mask = on_one_grid(prediction, truth, grid=grid, keep_couch=keep_couch)
     whole = prediction if grid == "prediction" else truth
-    result = hu3d(predicted.hu, true.hu, mask)
+    result = scores_on_grid(predicted, true, mask, protocols=protocols, labels=labels)
+    return result | {"scanned_share": scanned_share(mask, whole)}
+
+
+def scores_on_grid(
+    predicted: Volume,
+    true: Volume,
+    mask: Mask,
+    *,
+    protocols: Sequence[str] = (HEADLINE,),
+    labels: LabelMap | None = None,
+) -> dict[str, float]:
+    """Numbers of two volumes that `on_one_grid` has brought together.
+
+    Args:
+        predicted: The prediction.
+        true: The truth on the same grid.
+        mask: The voxels that count.
+        protocols: Names out of `protocols.PROTOCOLS`; `retrieval`, which needs many cases, is
+            passed over.
+        labels: A label map of the truth, anywhere in the patient, for errors by tissue.
+
+    Returns:
+        For `hu3d` `psnr`, `ssim`, `mae`, `rmse` and `bias`; the same inside the true body as
+        `body_psnr` and so on; `bone_dice` and `power_spectrum_ratio` for sharpness. For the
+        other protocols their own numbers after their name: `x2ct_psnr_slices`. For labels
+        `label_7_mae` and so on.
+
+    Raises:
+        ValueError: If the mask holds too few voxels for SSIM, or a protocol is unknown.
+    """
+    result: dict[str, float] = {}
+    for name in protocol_names(protocols):
+        if name == HEADLINE:
+            result |= _headline(predicted, true, mask)
+        elif name != RETRIEVAL:
+            scores = measure(name, predicted, true, mask)
+            result |= {f"{name}_{key}": value for key, value in scores.items()}
+    if labels is not None:
+        result |= error_by_label(predicted.hu, true.hu, labels_on(labels, true.grid), mask)
+    return result
+
+
+def scanned_share(mask: Mask, whole: Volume) -> float:
+    """The share of a volume's voxels that counted."""
+    return float(mask.sum()) / float(np.prod(whole.shape))
+
+
+def _headline(predicted: Volume, true: Volume, mask: Mask) -> dict[str, float]:
+    """`hu3d`, whole and inside the body, and sharpness."""
+    result = measure(HEADLINE, predicted, true, mask)
     result["bone_dice"] = bone_dice(predicted.hu, true.hu, mask)
     result["power_spectrum_ratio"] = power_spectrum_ratio(predicted.hu, true.hu, true.spacing_mm)
-    result["scanned_share"] = float(mask.sum()) / float(np.prod(whole.shape))
     inside = body_mask(true) & mask
     if inside.any():
-        body = hu3d(predicted.hu, true.hu, inside)
+        body = measure(HEADLINE, predicted, true, inside)
         result |= {f"body_{name}": value for name, value in body.items()}
     return result
+
+
+def _check_values(volume: Volume, name: str) -> None:
+    """Refuse what cannot be compared in HU; constant volumes are a baseline and pass."""
+    low, high = float(volume.hu.min()), float(volume.hu.max())
+    if not np.isfinite([low, high]).all():
+        count = int((~np.isfinite(volume.hu)).sum())
+        raise ValueError(f"{name} holds {count} voxels that are NaN or infinite")
+    if -NORMALIZED_LIMIT <= low < high <= NORMALIZED_LIMIT:
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}, which looks like a normalized image; "
+            "convert it to HU (air -1000, water 0)"
+        )

@@ -1,95 +1,112 @@
-"""Score files against files: one volume, or a folder of them by name."""
+"""Which prediction meets which truth: files, or folders of them by name.
 
-import json
-from collections.abc import Callable
+Nothing is left out or compared with itself in silence: what has no partner is told, and so
+are a truth given as its own prediction and a case that stands twice.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from fewview.data.files import replacing_file
-from fewview.data.images import read_volume
-from fewview.evaluation.compare import compare, on_one_grid
-from fewview.evaluation.montage import write_montage
+from fewview.data.volume import Volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
-Scores = dict[str, dict[str, float]]
+
+@dataclass(frozen=True)
+class Pairing:
+    """Predictions and truths matched by name."""
+
+    pairs: dict[str, tuple[Path, Path]]
+    """(prediction, truth) by name."""
+
+    without_truth: list[str]
+    """Names of predictions that no truth has."""
+
+    without_prediction: list[str]
+    """Names of truths that no prediction has."""
+
+    def remarks(self) -> list[str]:
+        """A sentence for every volume without a partner."""
+        return [
+            *(f"left out {name}: no truth of that name" for name in self.without_truth),
+            *(f"missing {name}: no prediction of that truth" for name in self.without_prediction),
+        ]
 
 
-def pair_files(prediction: Path, truth: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+def pair_files(prediction: Path, truth: Path) -> Pairing:
     """Match predictions to truths.
 
     Args:
         prediction: A volume (file or DICOM folder), or a folder of volume files.
         truth: The same; in a folder, the truth of a prediction has its name.
 
-    Returns:
-        (prediction, truth) by name, and the names of predictions without a truth.
-
     Raises:
         ValueError: If one is a folder of volumes and the other a single volume, if a folder
             has a name twice, or if no names match.
     """
-    predictions, truths = _volumes_in(prediction), _volumes_in(truth)
+    predictions, truths = volumes_in(prediction), volumes_in(truth)
     if predictions is None and truths is None:
-        return {_stem(prediction): (prediction, truth)}, []
+        return Pairing({_stem(prediction): (prediction, truth)}, [], [])
     if predictions is None or truths is None:
         raise ValueError(f"{prediction} and {truth}: give two volumes, or two folders of volumes")
-    pairs = {
-        name: (path, truths[name]) for name, path in sorted(predictions.items()) if name in truths
-    }
-    if not pairs:
+    shared = sorted(predictions.keys() & truths.keys())
+    if not shared:
         raise ValueError(f"no volume in {prediction} has the name of one in {truth}")
-    return pairs, sorted(predictions.keys() - truths.keys())
+    return Pairing(
+        {name: (predictions[name], truths[name]) for name in shared},
+        sorted(predictions.keys() - truths.keys()),
+        sorted(truths.keys() - predictions.keys()),
+    )
 
 
-def score_files(
-    pairs: dict[str, tuple[Path, Path]],
-    out: Path,
-    *,
-    grid: Literal["prediction", "truth"] = "prediction",
-    keep_couch: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Scores:
-    """Score each pair; writes `metrics.json` and a montage `NAME.png` per pair to a folder.
+def label_files(labels: Path, names: list[str]) -> dict[str, Path]:
+    """The label map of each case: one file for a single case, or a folder by the cases' names.
 
-    Args:
-        pairs: (prediction, truth) files by name.
-        out: An existing folder.
-        grid: Whose voxels to compare on.
-        keep_couch: Leave the couch in the truth.
-        progress: Called with pairs done, all pairs, and the last name.
-
-    Returns:
-        The numbers of `compare` by name.
+    Raises:
+        ValueError: If a case has none.
     """
-    scores: Scores = {}
-    for name, (predicted_path, true_path) in pairs.items():
-        predicted, true = read_volume(predicted_path), read_volume(true_path)
-        scores[name] = compare(predicted, true, grid=grid, keep_couch=keep_couch)
-        near, far, _ = on_one_grid(predicted, true, grid=grid, keep_couch=keep_couch)
-        write_montage(out / f"{name}.png", {"truth": far, "prediction": near})
-        if progress is not None:
-            progress(len(scores), len(pairs), name)
-    result = {"protocol": "hu3d", "grid": grid, "cases": scores, "mean": mean_scores(scores)}
-    with replacing_file(out / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return scores
+    found = volumes_in(labels)
+    if found is None:
+        if len(names) > 1:
+            raise ValueError(f"{labels} is one label map for {len(names)} cases; give a folder")
+        return {names[0]: labels}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"no label map in {labels} for {', '.join(missing)}")
+    return {name: found[name] for name in names}
 
 
-def mean_scores(scores: Scores) -> dict[str, float]:
-    """The mean over cases of every number that all of them have."""
-    shared = set.intersection(*(set(score) for score in scores.values()))
-    return {
-        key: float(np.mean([score[key] for score in scores.values()]))
-        for key in next(iter(scores.values()))
-        if key in shared
-    }
+@dataclass
+class Doubles:
+    """Remembers the voxels of all cases so far, as digests, to find what stands twice."""
+
+    _seen: dict[tuple[str, bytes], str] = field(default_factory=dict)
+
+    def remarks(self, name: str, prediction: Volume, truth: Volume) -> list[str]:
+        """A sentence for each of the two that an earlier case had too."""
+        told = []
+        for role, volume in (("prediction", prediction), ("truth", truth)):
+            earlier = self._seen.setdefault((role, _digest(volume)), name)
+            if earlier != name:
+                told.append(f"{name}: its {role} is identical to that of {earlier}")
+        return told
 
 
-def _volumes_in(path: Path) -> dict[str, Path] | None:
-    """The volume files of a folder by name; None for a single volume or a DICOM folder."""
+def _digest(volume: Volume) -> bytes:
+    """A digest of a volume's values and shape; where it lies does not matter."""
+    values = np.ascontiguousarray(volume.hu)
+    return hashlib.blake2b(repr(volume.shape).encode() + values.tobytes()).digest()
+
+
+def volumes_in(path: Path) -> dict[str, Path] | None:
+    """The volume files of a folder by name; None for a single volume or a DICOM folder.
+
+    Raises:
+        ValueError: If a name is there twice, in two formats.
+    """
     if not path.is_dir():
         return None
     found: dict[str, Path] = {}

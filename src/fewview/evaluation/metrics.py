@@ -1,8 +1,8 @@
 """Single measures of a predicted CT volume against the true one.
 
-Each function is one measure with one exact definition; `protocols.py` combines them into
-the named sets that papers report. Ranges are fixed arguments, never taken from the data,
-and everything is computed in float64.
+Each function is one measure with one exact definition; `protocols.py` and `legacy.py` combine
+them into the named sets that papers report. Ranges are fixed arguments, never taken from the
+data, and everything is computed in float64. Structural similarity lies in `ssim.py`.
 """
 
 import math
@@ -10,7 +10,6 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import minimum_filter, uniform_filter1d
 
 from fewview.data.volume import Volume
 from fewview.xray.views import Views, drr
@@ -18,20 +17,52 @@ from fewview.xray.views import Views, drr
 Hu = Float[np.ndarray, "depth height width"]
 Mask = Bool[np.ndarray, "depth height width"]
 
-SSIM_WINDOW = 7
-"""Side of the SSIM window in voxels: the default of scikit-image."""
+PLANES = ("axial", "coronal", "sagittal")
+"""The planes of slices, by the array axis that a slice is taken along."""
 
-SSIM_K1, SSIM_K2 = 0.01, 0.03
-"""Stabilizing constants; Wang et al. 2004, below equations 7 and 11."""
+EQUAL_SLICE_DB = 100.0
+"""What the legacy code of this field gives a slice without any error; kylekma/X2CT."""
 
 BONE_HU = 200.0
 """Voxels above this HU are called bone: above contrast-free soft tissue and most vessels."""
 
 
+def in_box(
+    prediction: Hu, truth: Hu, mask: Mask | None
+) -> tuple[
+    Float[np.ndarray, "_ _ _"], Float[np.ndarray, "_ _ _"], Bool[np.ndarray, "_ _ _"] | None
+]:
+    """Both volumes cut to the bounding box of a mask, and the mask where it does not fill it.
+
+    Measures of slices and windows have an edge: cutting first makes a box-shaped mask give
+    what the box alone would give.
+
+    Raises:
+        ValueError: If the mask holds no voxel.
+    """
+    assert prediction.shape == truth.shape, "bring both to one grid first"
+    if mask is None or mask.all():
+        return prediction, truth, None
+    if not mask.any():
+        raise ValueError("the mask holds no voxel: prediction and truth do not overlap")
+    axes = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
+    box = tuple(slice(int(there[0]), int(there[-1]) + 1) for there in axes)
+    inside = mask[box]
+    return prediction[box], truth[box], None if inside.all() else inside
+
+
+def from_zero(hu: Hu, low: float, high: float) -> Hu:
+    """HU clipped to a fixed window and shifted so that its lower end is zero; float64."""
+    values = hu.astype(np.float64)
+    np.clip(values, low, high, out=values)
+    values -= low
+    return values
+
+
 def _selected(values: Hu, mask: Mask | None) -> Float[np.ndarray, " voxel"]:
     """The values that count, as one float64 list."""
     if mask is None:
-        return values.astype(np.float64).ravel()
+        return values.astype(np.float64, copy=False).ravel()
     if not mask.any():
         raise ValueError("the mask holds no voxel: prediction and truth do not overlap")
     return values[mask].astype(np.float64)
@@ -39,17 +70,26 @@ def _selected(values: Hu, mask: Mask | None) -> Float[np.ndarray, " voxel"]:
 
 def _errors(prediction: Hu, truth: Hu, mask: Mask | None) -> Float[np.ndarray, " voxel"]:
     """Prediction minus truth at the voxels that count."""
+    if mask is None:
+        return np.subtract(prediction, truth, dtype=np.float64).ravel()
     return _selected(prediction, mask) - _selected(truth, mask)
 
 
 def mae(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
     """Mean absolute error, in the unit of the volumes."""
-    return float(np.abs(_errors(prediction, truth, mask)).mean())
+    errors = _errors(prediction, truth, mask)
+    return float(np.abs(errors, out=errors).mean())
+
+
+def mse(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
+    """Mean squared error, in the square of the volumes' unit."""
+    errors = _errors(prediction, truth, mask)
+    return float(np.square(errors, out=errors).mean())
 
 
 def rmse(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
     """Root of the mean squared error, in the unit of the volumes."""
-    return math.sqrt(float(np.square(_errors(prediction, truth, mask)).mean()))
+    return math.sqrt(mse(prediction, truth, mask))
 
 
 def bias(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
@@ -72,56 +112,47 @@ def psnr(prediction: Hu, truth: Hu, *, data_range: float, mask: Mask | None = No
     return math.inf if error == 0.0 else 20.0 * math.log10(data_range / error)
 
 
-def _window_mean(values: Hu) -> Hu:
-    """Mean over the cubic SSIM window around every voxel, one axis after the other."""
-    for axis in range(3):
-        values = uniform_filter1d(values, SSIM_WINDOW, axis=axis)
-    return values
+def psnr_planes(
+    prediction: Hu, truth: Hu, *, data_range: float, mask: Mask | None = None
+) -> dict[str, float]:
+    """Slice-averaged PSNR of each plane, in dB.
 
-
-def _ssim_map(prediction: Hu, truth: Hu, data_range: float) -> Hu:
-    """Structural similarity at every voxel; its three outermost layers mean nothing."""
-    x, y = prediction.astype(np.float64), truth.astype(np.float64)
-    num_voxels = SSIM_WINDOW**3
-    unbiased = num_voxels / (num_voxels - 1)  # sample covariance
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    var_x = unbiased * (_window_mean(x * x) - mean_x * mean_x)
-    var_y = unbiased * (_window_mean(y * y) - mean_y * mean_y)
-    cov = unbiased * (_window_mean(x * y) - mean_x * mean_y)
-    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
-    # Wang et al. 2004, equation 13.
-    luminance = (2.0 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2.0 * cov + c2) / (var_x + var_y + c2)
-
-
-def ssim3d(prediction: Hu, truth: Hu, *, data_range: float, mask: Mask | None = None) -> float:
-    """Structural similarity with one uniform 7 x 7 x 7 window over the volume.
-
-    Equals `skimage.metrics.structural_similarity` with its defaults (sample covariance,
-    three border voxels cropped). SSIM is not invariant to an offset: the caller shifts the
-    window's lower end to zero.
+    The PSNR of every slice from that slice's own mean squared error, 100 dB where that is
+    exactly 0, and the mean over slices. Empty slices so raise the mean by a lot.
 
     Args:
         prediction: The predicted volume.
         truth: The true volume, same unit.
-        data_range: The fixed range of values, in that unit.
-        mask: Only windows that lie wholly inside the mask count, so a box-shaped mask
-            gives the SSIM of that box.
+        data_range: The fixed peak value, in that unit.
+        mask: The voxels that count; all of them by default. A slice without one is left out.
 
-    Raises:
-        ValueError: If no whole window fits into the volume or the mask.
+    Returns:
+        The mean over the axial, coronal and sagittal slices.
     """
-    border = SSIM_WINDOW // 2
-    counts = np.zeros(truth.shape, dtype=bool)
-    counts[border:-border, border:-border, border:-border] = True
+    squares = np.subtract(prediction, truth, dtype=np.float64)
+    squares *= squares
     if mask is not None:
-        counts &= minimum_filter(mask, SSIM_WINDOW)
-    if min(truth.shape) < SSIM_WINDOW or not counts.any():
-        raise ValueError(
-            f"SSIM needs {SSIM_WINDOW} overlapping voxels along each axis, "
-            f"got a volume of {truth.shape} voxels; compare larger volumes"
-        )
-    return float(_ssim_map(prediction, truth, data_range)[counts].mean())
+        squares *= mask
+    result = {}
+    for axis, plane in enumerate(PLANES):
+        others = tuple(other for other in range(3) if other != axis)
+        if mask is None:
+            errors = squares.mean(axis=others)
+        else:
+            counts = mask.sum(axis=others)
+            errors = squares.sum(axis=others)[counts > 0] / counts[counts > 0]
+        decibels = np.full(errors.shape, EQUAL_SLICE_DB)
+        wrong = errors > 0.0
+        decibels[wrong] = 10.0 * np.log10(data_range**2 / errors[wrong])
+        result[plane] = float(decibels.mean())
+    return result
+
+
+def cosine(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
+    """Cosine of the angle between two volumes taken as vectors; NaN if one is zero throughout."""
+    p, t = _selected(prediction, mask), _selected(truth, mask)
+    lengths = math.sqrt(float(p @ p) * float(t @ t))
+    return float(p @ t) / lengths if lengths > 0.0 else math.nan
 
 
 def bone_dice(prediction: Hu, truth: Hu, mask: Mask | None = None) -> float:
