@@ -72,14 +72,21 @@ def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[
 
 
 def score_case(
-    name: str, truth: Volume, bundle: Bundle, out: Path | None, num_views: int
+    name: str,
+    truth: Volume,
+    bundle: Bundle,
+    out: Path | None,
+    num_views: int,
+    chosen: tuple[str, ...] = (),
 ) -> list[dict[str, float | str]]:
-    """All methods on one CT."""
+    """All methods on one CT, or the chosen ones."""
     views = drr(truth, [preset("chest", angle_deg=angle) for angle in spread_angles(num_views)])
     scored = cubic_grid(truth.center_mm, size=SCORED_SIZE, extent_mm=SCORED_EXTENT_MM)
     whole_truth = resample(truth, scored).hu
     rows: list[dict[str, float | str]] = []
     for method, run in methods(truth, views, bundle).items():
+        if chosen and method not in chosen:
+            continue
         started = time.monotonic()
         volume = run()
         seconds = time.monotonic() - started
@@ -139,7 +146,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="fewview-64")
     parser.add_argument("--phantoms", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="first of the held-out phantoms")
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--method", action="append", default=[], help="only this; repeatable")
     parser.add_argument("--data", type=Path, help="folder of the development data")
     parser.add_argument("--store", type=Path, help="the store the model was trained on")
     parser.add_argument("--volumes", type=Path, help="also write the volumes of real CT here")
@@ -157,12 +166,16 @@ def main() -> None:
         truth = remove_couch(read_volume(options.data / "ct" / "covidctmd_P001.nii.gz"))
         if options.volumes is not None:
             options.volumes.mkdir(parents=True, exist_ok=True)
-        real = score_case("covidctmd_P001", truth, bundle, options.volumes, options.views)
+        real = score_case(
+            "covidctmd_P001", truth, bundle, options.volumes, options.views, tuple(options.method)
+        )
         found["real"] = real
         show("Validation CT `covidctmd_P001` (one case, so no interval)", real)
     rows: list[dict[str, float | str]] = []
-    for seed in HELD_OUT_SEEDS[: options.phantoms]:
-        rows += score_case(f"phantom {seed}", phantom(seed).volume, bundle, None, options.views)
+    chosen = tuple(options.method)
+    for seed in HELD_OUT_SEEDS[options.first : options.first + options.phantoms]:
+        truth = phantom(seed).volume
+        rows += score_case(f"phantom {seed}", truth, bundle, None, options.views, chosen)
     if rows:
         found["phantoms"] = rows
         show(f"{options.phantoms} held-out phantoms (mean; 95 % bootstrap interval)", rows)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle, load_model
 from fewview.data.volume import Volume
+from fewview.models.x2ct import X2ct
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import RegressionRun, load_run
@@ -112,6 +113,24 @@ def test_the_discriminator_is_trained_and_not_in_the_model(config, tiny_store, t
         "discriminator" in name
         for name in load_file(tmp_path / "run" / "model" / "weights.safetensors")
     )
+
+
+@pytest.mark.parametrize("config", ["cnn"], indirect=True)
+def test_every_step_drops_other_links_and_a_second_run_the_same(
+    config, tiny_store, tmp_path, monkeypatch
+):
+    seeds, forward = [], X2ct.forward
+
+    def noting(self, images, rays):
+        if self.training:
+            seeds.append(torch.initial_seed())
+        return forward(self, images, rays)
+
+    monkeypatch.setattr(X2ct, "forward", noting)
+    train(config, tiny_store, tmp_path / "one")
+    assert len(set(seeds)) == len(seeds) == 4
+    train(config, tiny_store, tmp_path / "two")
+    assert seeds[4:] == seeds[:4]
 
 
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)

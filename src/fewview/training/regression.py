@@ -46,7 +46,7 @@ def adversarial_losses(
     References:
         Mao et al. (2017), LSGAN, equation 9, with labels 1 and 0.
     """
-    fixed = {name: value.detach() for name, value in discriminator.state_dict().items()}
+    fixed = discriminator.state_dict()  # detached from the weights
     fooled = functional_call(discriminator, fixed, (prediction, condition))
     true = discriminator(truth, condition)
     made = discriminator(prediction.detach(), condition)

@@ -1,0 +1,23 @@
+"""Every training configuration that is committed can be read and trained."""
+
+from pathlib import Path
+
+import pytest
+
+from fewview import config
+from fewview.experiment.config import ExperimentConfig
+from fewview.training.config import load_run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
+def test_a_committed_config_loads_and_says_how_it_is_run(path):
+    if path.name.startswith("experiment-"):
+        assert config.load(path, ExperimentConfig).methods
+    else:
+        assert load_run(path).system.name
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(("# fewview train configs/", "# fewview experiment", "# python bench"))
