@@ -15,6 +15,7 @@ from typing import Literal
 
 from fewview import __version__
 from fewview.data.files import replacing_file
+from fewview.evaluation.report import html_table
 
 MIME = {"png": "image/png", "svg": "image/svg+xml"}
 
@@ -85,23 +86,8 @@ def _section(index: int, section: Section) -> str:
         pictures = f'<div class="pictures">{pictures}</div>'
     return (
         f'<section aria-labelledby="part{index}"><h2 id="part{index}">{escape(section.title)}'
-        f"</h2>{notes}{_table(section.table)}{pictures}</section>"
+        f"</h2>{notes}{_scrolling(section.table)}{pictures}</section>"
     )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table; the first cell of a row is its heading."""
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in rows[0])
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows[1:]
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{table}</div>'
 
 
 def _picture(picture: Picture) -> str:
@@ -113,3 +99,9 @@ def _picture(picture: Picture) -> str:
         f'alt="{escape(picture.caption, quote=True)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def _scrolling(rows: Sequence[Sequence[str]]) -> str:
+    """A table in a box that scrolls where it is wider than the page."""
+    table = html_table(rows)
+    return table and f'<div class="scroll">{table}</div>'

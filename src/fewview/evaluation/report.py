@@ -73,7 +73,7 @@ def write_report(
     content = {
         "title": escape(title),
         "version": escape(__version__),
-        "table": _table(table),
+        "table": html_table(table),
         "notes": "".join(f'<p class="quiet">{escape(note)}</p>' for note in notes),
         "xrays": _xrays(views, reprojection),
         "payload": _payload(volumes, truth),
@@ -108,7 +108,7 @@ def _encoded(volume: Volume) -> str:
     return base64.b64encode(hu.tobytes()).decode("ascii")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def html_table(rows: Sequence[Sequence[str]]) -> str:
     """The rows as an HTML table; the first cell of a row is its heading."""
     if not rows:
         return ""
