@@ -5,7 +5,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -91,9 +91,13 @@ def test_without_dask_one_line_says_what_to_install(monkeypatch):
 def two_workers():
     """A cluster of two processes on this machine."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as cluster:
+    # Dask sets OMP_NUM_THREADS=1 and leaves it; later tests start processes that must not see it.
+    with (
+        patch.dict(os.environ),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+    ):
         yield cluster, distributed
 
 
