@@ -20,6 +20,7 @@ from fewview.experiment.cases import (
     write_case,
 )
 from fewview.experiment.config import ExperimentConfig, FileCases, StoreCases
+from fewview.experiment.methods import ConstantMethod
 from fewview.experiment.plan import make_plan
 from fewview.experiment.report import report_experiment
 from fewview.experiment.run import run_experiment
@@ -230,6 +231,16 @@ def test_a_case_that_cannot_be_read_stops_no_other(tmp_path):
     assert "Traceback" in next((tmp_path / "out" / "errors").iterdir()).read_text()
     report_experiment(tmp_path / "out")
     assert "| all methods | bad | all |" in (tmp_path / "out" / "tables.md").read_text()
+
+
+@pytest.mark.parametrize("hu", [-600.0, 40.0])
+def test_a_prediction_that_looks_like_no_ct_is_scored_all_the_same(hu, tmp_path):
+    config = cheap()
+    methods = {"mean": config.methods["mean"], "constant": ConstantMethod(hu=hu)}
+    plan = run_experiment(replace(config, methods=methods), tmp_path / "out", sources=Sources())
+    assert plan.failed == []
+    found = scores_in(tmp_path / "out")
+    assert found["constant phantom-1000000 1"]["psnr"] < found["mean phantom-1000000 1"]["psnr"]
 
 
 @pytest.mark.slow

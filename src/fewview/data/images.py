@@ -35,7 +35,11 @@ WRITTEN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 
 
 def read_volume(
-    path: str | Path, *, series: str | None = None, resample_uneven: bool = False
+    path: str | Path,
+    *,
+    series: str | None = None,
+    resample_uneven: bool = False,
+    known_hu: bool = False,
 ) -> Volume:
     """Read a CT volume.
 
@@ -47,6 +51,8 @@ def read_volume(
             series number. Needed only where a folder holds several.
         resample_uneven: Interpolate a DICOM series whose slices are uneven, missing or tilted
             instead of refusing it.
+        known_hu: The file was written by this package, so its values are HU whatever they look
+            like: a poor prediction may lack air, and a constant is one too.
 
     Raises:
         ValueError: If it is no CT volume in HU, is damaged, or says not where its voxels lie.
@@ -55,7 +61,8 @@ def read_volume(
     if path.is_dir():
         return read_series(path, series, resample_uneven)
     values, voxel_to_patient = _read(path)
-    hu, matrix = to_patient_axes(checked_hu(values, path), voxel_to_patient)
+    checked = values.astype(np.float32) if known_hu else checked_hu(values, path)
+    hu, matrix = to_patient_axes(checked, voxel_to_patient)
     return Volume(hu, matrix)
 
 

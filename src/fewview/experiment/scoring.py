@@ -49,7 +49,7 @@ def score(
     Raises:
         ValueError: If a file cannot be read, or the two do not overlap.
     """
-    predicted, true = read_volume(prediction), read_volume(truth)
+    predicted, true = read_volume(prediction, known_hu=True), read_volume(truth)
     on_scored = _on_scored(predicted, views, cube)
     near, far, mask = on_one_grid(on_scored, true, keep_couch=True)
     scores = scores_on_grid(near, far, mask)
