@@ -54,8 +54,12 @@ def train_alignment(
     *,
     report: Report,
 ) -> None:
-    """Fit view encoder, both heads and projector together (all trained, unlike published)."""
+    """Fit view encoder, both heads and projector together (all trained, unlike published).
+
+    With `projector_only` the view encoder is left as it is.
+    """
     validation = source.validation()
+    view_encoder.requires_grad_(not config.projector_only)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)

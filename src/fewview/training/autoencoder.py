@@ -13,6 +13,9 @@ from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
 
+LINEAR_BODIES = 64
+"""Bodies whose blocks decide the linear code: a quarter of a million blocks of a 64^3 grid."""
+
 
 def train_autoencoder(
     config: AutoencoderStage,
@@ -28,6 +31,9 @@ def train_autoencoder(
     """
     keys = source.keys()
     validation = source.validation()
+    if autoencoder.linear is not None:
+        first = [source.target(source.body(key)) for key in keys[:LINEAR_BODIES]]
+        autoencoder.start_linear_path(torch.cat(first))
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 10, step)

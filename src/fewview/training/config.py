@@ -150,6 +150,10 @@ class AlignmentStage(StageConfig):
     match_weight: float = 0.5
     """Weight of the distance of matched pairs inside the contrastive term (CLS-DM)."""
 
+    projector_only: bool = False
+    """Whether the view encoder stays as it is, and only the projector learns the latent: for a view
+    encoder that was trained before, beside another autoencoder."""
+
     reconstruction: Literal["l1", "mse"] = "mse"
     """Error of the CT estimate; `l1` is CLS-DM's, `mse` aims at the posterior mean."""
 
