@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewview.data.volume import Volume
-from fewview.evaluation.files import Doubles, label_files, pair_files
+from fewview.evaluation.files import Doubles, companions, pair_files
 
 
 @pytest.fixture
@@ -64,12 +64,32 @@ def test_folders_without_a_shared_name_are_refused(folders):
 
 
 def test_every_case_needs_its_label_map(folders, tmp_path):
-    assert label_files(tmp_path / "one.nii", ["a"]) == {"a": tmp_path / "one.nii"}
-    assert set(label_files(folders[1], ["a", "b"])) == {"a", "b"}
-    with pytest.raises(ValueError, match="for d"):
-        label_files(folders[1], ["a", "d"])
+    def labels(path, names):
+        return companions(names, labels=path, views=None).labels
+
+    assert labels(tmp_path / "one.nii", ["a"]) == {"a": tmp_path / "one.nii"}
+    assert set(labels(folders[1], ["a", "b"])) == {"a", "b"}
+    with pytest.raises(ValueError, match=r"no label map in .* for d"):
+        labels(folders[1], ["a", "d"])
     with pytest.raises(ValueError, match="one label map for 2 cases"):
-        label_files(tmp_path / "one.nii", ["a", "b"])
+        labels(tmp_path / "one.nii", ["a", "b"])
+
+
+def test_every_case_needs_its_views(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "views.json").touch()
+    (tmp_path / "notes").mkdir()
+
+    def views(path, names):
+        return companions(names, labels=None, views=path).views
+
+    assert views(tmp_path / "a", ["scan"]) == {"scan": tmp_path / "a"}
+    assert views(tmp_path, ["a", "b"]) == {"a": tmp_path / "a", "b": tmp_path / "b"}
+    with pytest.raises(ValueError, match=r"no folder of views in .* for notes"):
+        views(tmp_path, ["a", "notes"])
+    with pytest.raises(ValueError, match="one folder of views for 2 cases"):
+        views(tmp_path / "a", ["a", "b"])
 
 
 def volume(seed: int) -> Volume:

@@ -77,6 +77,19 @@ def test_errors_by_tissue_come_from_a_label_map(cases, command):
     assert json.loads((cases[2] / "metrics.json").read_text())["cases"]["a"]["label_5_mae"] == 25.0
 
 
+def test_the_re_projection_error_comes_from_the_views(cases, command):
+    predicted, true, out = cases
+    views = out.parent / "views"
+    assert command("project", true / "a.nii.gz", "--out", views, "--size", 16).exit_code == 0
+    for prediction, low, high in ((true, 0.0, 1e-6), (predicted, 0.01, 0.1)):
+        one = prediction / "a.nii.gz", true / "a.nii.gz", out
+        done = command(*words(*one, "--views", views, "--force"))
+        assert done.exit_code == 0, done.stderr
+        score = json.loads((out / "metrics.json").read_text())["cases"]["a"]
+        assert low <= score["reprojection_error"] <= high
+        assert f"re-projection {score['reprojection_error']:.1%}" in done.stdout
+
+
 def test_missing_and_identical_cases_are_told_and_refused_where_asked(cases, command, complaint):
     predicted, true, out = cases
     (predicted / "b.nii.gz").unlink()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import re
 import shutil
 from dataclasses import replace
@@ -19,11 +20,11 @@ from fewview.experiment.cases import (
     read_some_views,
     write_case,
 )
-from fewview.experiment.config import ExperimentConfig, FileCases, StoreCases
+from fewview.experiment.config import ExperimentConfig, FileCases, PhantomCases, StoreCases
 from fewview.experiment.methods import ConstantMethod
 from fewview.experiment.plan import make_plan
 from fewview.experiment.report import report_experiment
-from fewview.experiment.run import run_experiment
+from fewview.experiment.run import DIED, run_experiment
 from fewview.experiment.work import Place
 
 SMALL = """
@@ -248,6 +249,25 @@ def test_two_processes_find_what_one_finds(ran, tmp_path):
     run_experiment(cheap(), tmp_path / "out", sources=Sources(), workers=2)
     for name, scores in scores_in(tmp_path / "out").items():
         assert scores == pytest.approx(scores_in(ran)[name], rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_one_result_and_the_next_call_makes_it(tmp_path):
+    killed = []
+
+    def kill_one(stage: str, num_done: int, num_all: int, what: str) -> None:
+        if stage == "results" and not killed:
+            killed.extend(multiprocessing.active_children()[:1])
+            killed[0].kill()
+            killed[0].join()
+
+    config = replace(cheap(), phantoms=PhantomCases(count=4, size=32))
+    plan = run_experiment(config, tmp_path, sources=Sources(), workers=2, progress=kill_one)
+    assert [DIED in one["reason"] for one in plan.failed] == [True]
+    assert len(scores_in(tmp_path)) == 7
+    again = run_experiment(config, tmp_path, sources=Sources())
+    assert again.failed == []
+    assert len(scores_in(tmp_path)) == 8
 
 
 def test_the_command_says_what_it_found(tmp_path, command):

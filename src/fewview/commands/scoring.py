@@ -24,6 +24,10 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="Label map of the truth, or a folder of them, by tissue.")
     ] = None,
+    views: Annotated[
+        Path | None,
+        typer.Option(help="X-rays the prediction was made from, or a folder of such folders."),
+    ] = None,
     keep_couch: KeepCouch = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse missing, doubled and identical cases.")
@@ -32,7 +36,7 @@ def evaluate(
 ) -> None:
     """Score predicted CTs against the truth: PSNR, SSIM, MAE over fixed ranges, by protocol."""
     from fewview.data.files import replacing_folder
-    from fewview.evaluation.files import label_files, pair_files
+    from fewview.evaluation.files import companions, pair_files
     from fewview.evaluation.protocols import NEEDS_WEIGHTS, protocol_names
     from fewview.evaluation.score import mean_scores, score_files
     from fewview.records import RECORD, write_record
@@ -43,7 +47,7 @@ def evaluate(
         raise typer.BadParameter(f"--protocol: {error}") from None
     arguments.check_folder(out, force=force)
     pairing = pair_files(prediction, truth)
-    label_maps = None if labels is None else label_files(labels, list(pairing.pairs))
+    beside = companions(list(pairing.pairs), labels=labels, views=views)
     if not keep_couch:
         typer.echo("couch removed from the truth (--keep-couch leaves it in)")
     for name in protocols:
@@ -57,7 +61,7 @@ def evaluate(
             grid=grid,
             keep_couch=keep_couch,
             protocols=protocols,
-            labels=label_maps,
+            beside=beside,
             progress=progress,
             tell=_refuse if strict else terminal.complain,
         )
@@ -83,10 +87,10 @@ def _headline(score: dict[str, float]) -> str:
     share = f"{score['scanned_share']:.0%} of the grid scanned"
     if "psnr" not in score:
         return share
-    return (
-        f"PSNR {score['psnr']:.2f} dB, SSIM {score['ssim']:.3f}, "
-        f"MAE {score['mae']:.1f} HU ({share})"
-    )
+    line = f"PSNR {score['psnr']:.2f} dB, SSIM {score['ssim']:.3f}, MAE {score['mae']:.1f} HU"
+    if "reprojection_error" in score:
+        line += f", re-projection {score['reprojection_error']:.1%}"
+    return f"{line} ({share})"
 
 
 def experiment(

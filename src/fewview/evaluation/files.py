@@ -5,12 +5,14 @@ are a truth given as its own prediction and a case that stands twice.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fewview.data.volume import Volume
+from fewview.xray.views import VIEWS_FILE
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
@@ -62,21 +64,53 @@ def pair_files(prediction: Path, truth: Path) -> Pairing:
     )
 
 
-def label_files(labels: Path, names: list[str]) -> dict[str, Path]:
-    """The label map of each case: one file for a single case, or a folder by the cases' names.
+@dataclass(frozen=True)
+class Companions:
+    """What may stand beside the two volumes of each case, by the cases' names; empty for none."""
+
+    labels: Mapping[str, Path] = field(default_factory=dict)
+    """Label maps of the truths, for errors by tissue."""
+
+    views: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of the X-rays that the predictions were made from, for the re-projection error."""
+
+
+def companions(names: list[str], *, labels: Path | None, views: Path | None) -> Companions:
+    """Find the label map and the views of each case.
+
+    Args:
+        names: The cases.
+        labels: One label map for a single case, or a folder of them by the cases' names.
+        views: One folder of views for a single case, or a folder of such folders by the names.
 
     Raises:
-        ValueError: If a case has none.
+        ValueError: If a case lacks what others have.
     """
-    found = volumes_in(labels)
+    return Companions(
+        {} if labels is None else _of_each(names, labels, volumes_in(labels), "label map"),
+        {} if views is None else _of_each(names, views, _views_in(views), "folder of views"),
+    )
+
+
+def _of_each(
+    names: list[str], path: Path, found: dict[str, Path] | None, what: str
+) -> dict[str, Path]:
+    """One path for each case, from what a folder holds; None is a single thing."""
     if found is None:
         if len(names) > 1:
-            raise ValueError(f"{labels} is one label map for {len(names)} cases; give a folder")
-        return {names[0]: labels}
+            raise ValueError(f"{path} is one {what} for {len(names)} cases; give a folder of them")
+        return {names[0]: path}
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"no label map in {labels} for {', '.join(missing)}")
+        raise ValueError(f"no {what} in {path} for {', '.join(missing)}")
     return {name: found[name] for name in names}
+
+
+def _views_in(path: Path) -> dict[str, Path] | None:
+    """The folders of views in a folder by name; None for a single folder of views."""
+    if (path / VIEWS_FILE).exists() or not path.is_dir():
+        return None
+    return {one.name: one for one in sorted(path.iterdir()) if (one / VIEWS_FILE).is_file()}
 
 
 @dataclass

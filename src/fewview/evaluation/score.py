@@ -12,10 +12,12 @@ import numpy as np
 from fewview.data.files import replacing_file
 from fewview.data.images import read_labels, read_volume
 from fewview.evaluation.compare import on_one_grid, scanned_share, scores_on_grid
-from fewview.evaluation.files import Doubles, Pairing
+from fewview.evaluation.files import Companions, Doubles, Pairing
+from fewview.evaluation.metrics import reprojection_error
 from fewview.evaluation.montage import write_montage
 from fewview.evaluation.protocols import HEADLINE, NEEDS_WEIGHTS, RETRIEVAL, protocol_names
 from fewview.evaluation.retrieval import Thumbnail, retrieval, thumbnail
+from fewview.xray.views import read_views
 
 GridOf = Literal["prediction", "truth"]
 Scores = dict[str, dict[str, float]]
@@ -28,7 +30,7 @@ def score_files(
     grid: GridOf = "prediction",
     keep_couch: bool = False,
     protocols: Sequence[str] = (HEADLINE,),
-    labels: Mapping[str, Path] | None = None,
+    beside: Companions | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     tell: Callable[[str], None] = lambda remark: None,
 ) -> Scores:
@@ -40,19 +42,21 @@ def score_files(
         grid: Whose voxels to compare on.
         keep_couch: Leave the couch in the truth.
         protocols: Names out of `protocols.PROTOCOLS`.
-        labels: A label map of each truth by name, for errors by tissue.
+        beside: Label maps, for errors by tissue, and views, for the re-projection error.
         progress: Called with pairs done, all pairs, and the last name.
         tell: Called with every remark: a case without a partner, a truth given as its own
             prediction, a case that stands twice. What it raises ends the scoring.
 
     Returns:
-        The numbers of `scores_on_grid` and `scanned_share` by name.
+        The numbers of `scores_on_grid`, `scanned_share` and, with views, `reprojection_error`
+        by name.
 
     Raises:
         ValueError: If a file is no CT in HU, or a pair cannot be compared; names the file or
             the case.
     """
     names = protocol_names(protocols)
+    beside = beside or Companions()
     remarks: list[str] = []
     scores: Scores = {}
     thumbnails: list[tuple[Thumbnail, Thumbnail]] = []
@@ -68,7 +72,7 @@ def score_files(
         predicted, true = read_volume(predicted_path), read_volume(true_path)
         remark(doubles.remarks(name, predicted, true))
         whole = predicted if grid == "prediction" else true
-        tissue = None if labels is None else read_labels(labels[name])
+        tissue = read_labels(beside.labels[name]) if beside.labels else None
         try:
             near, far, mask = on_one_grid(predicted, true, grid=grid, keep_couch=keep_couch)
             scores[name] = scores_on_grid(near, far, mask, protocols=names, labels=tissue)
@@ -77,6 +81,9 @@ def score_files(
         if np.array_equal(predicted.hu, true.hu) or np.array_equal(near.hu, far.hu):
             remark([f"{name}: prediction and truth are identical; is the truth given as both?"])
         scores[name]["scanned_share"] = scanned_share(mask, whole)
+        if beside.views:
+            views = read_views(beside.views[name])
+            scores[name]["reprojection_error"] = reprojection_error(predicted, views)
         if RETRIEVAL in names:
             thumbnails.append((thumbnail(near.hu, mask), thumbnail(far.hu, mask)))
         write_montage(out / f"{name}.png", {"truth": far, "prediction": near})

@@ -19,7 +19,6 @@ from fewview.models.layers import (
     upsample,
 )
 
-
 BLOCK = 4
 """Voxels of the volume per voxel of the latent, along each axis."""
 
@@ -114,10 +113,13 @@ class Autoencoder(nn.Module):
             return
         self.linear.fit(volumes)
         for last in (self.encoder[-1], self.decoder[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        # A spread well below that of the weakest channel: the code starts nearly free of noise.
-        nn.init.constant_(self.encoder[-1].bias[self.config.latent_channels :], -6.0)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        moments = self.encoder[-1]
+        assert isinstance(moments, nn.Conv3d)
+        assert moments.bias is not None
+        # The log-variance: far less noise than the weakest channel's spread.
+        nn.init.constant_(moments.bias[self.config.latent_channels :], -6.0)
 
     def encode(self, volume: Float[Tensor, "batch 1 depth height width"]) -> Posterior:
         """Distribution over latents; sizes must be multiples of four."""
@@ -170,7 +172,8 @@ class LinearCode(nn.Module):
         self.into.weight.copy_((components / gain).reshape(shape))
         self.back.weight.copy_((components * gain).reshape(shape))
         into_bias, back_bias = self.into.bias, self.back.bias
-        assert into_bias is not None and back_bias is not None
+        assert into_bias is not None
+        assert back_bias is not None
         into_bias.copy_(-mean * components.sum(dim=1) / gain[:, 0])
         back_bias.fill_(mean)
 
