@@ -4,7 +4,7 @@ It knows voxels in [-1, 1] only; HU, grids and files are the business of others.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,14 +19,15 @@ from fewview.models.layers import (
     upsample,
 )
 
-
 BLOCK = 4
 """Voxels of the volume per voxel of the latent, along each axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Sizes of the KL autoencoder."""
+    """Sizes of the compact KL autoencoder."""
+
+    kind: Literal["compact"] = "compact"
 
     latent_channels: int = 8
     """Channels of the latent; its grid has a quarter of the voxels along each axis."""
@@ -113,11 +114,12 @@ class Autoencoder(nn.Module):
         if self.linear is None or self.linear.is_set:
             return
         self.linear.fit(volumes)
-        for last in (self.encoder[-1], self.decoder[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        for part in (self.encoder, self.decoder):
+            nn.init.zeros_(part.get_parameter(f"{len(part) - 1}.weight"))
+            nn.init.zeros_(part.get_parameter(f"{len(part) - 1}.bias"))
         # A spread well below that of the weakest channel: the code starts nearly free of noise.
-        nn.init.constant_(self.encoder[-1].bias[self.config.latent_channels :], -6.0)
+        moments = self.encoder.get_parameter(f"{len(self.encoder) - 1}.bias")
+        nn.init.constant_(moments[self.config.latent_channels :], -6.0)
 
     def encode(self, volume: Float[Tensor, "batch 1 depth height width"]) -> Posterior:
         """Distribution over latents; sizes must be multiples of four."""
@@ -170,7 +172,8 @@ class LinearCode(nn.Module):
         self.into.weight.copy_((components / gain).reshape(shape))
         self.back.weight.copy_((components * gain).reshape(shape))
         into_bias, back_bias = self.into.bias, self.back.bias
-        assert into_bias is not None and back_bias is not None
+        assert into_bias is not None, "built with a bias"
+        assert back_bias is not None, "built with a bias"
         into_bias.copy_(-mean * components.sum(dim=1) / gain[:, 0])
         back_bias.fill_(mean)
 
