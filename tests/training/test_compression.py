@@ -76,19 +76,9 @@ def test_the_features_are_the_same_in_every_run_and_pass_gradients():
     assert other.grad.abs().max() > 0
 
 
-class Line(torch.nn.Module):
-    """Logits that are the volume times a slope."""
-
-    def __init__(self, slope: float):
-        super().__init__()
-        self.slope = torch.nn.Parameter(torch.tensor(slope))
-
-    def forward(self, volume):
-        return self.slope * volume
-
-
 def test_hinge_losses_stop_at_the_margin_and_keep_gradients_apart():
-    line = Line(0.5)
+    line = torch.nn.Conv3d(1, 1, 1, bias=False)  # logits that are half the volume
+    torch.nn.init.constant_(line.weight, 0.5)
     made = torch.full((1, 1, 1, 1, 1), 1.0, requires_grad=True)
     true = torch.full((1, 1, 1, 1, 1), 4.0)  # a logit of 2: beyond the margin, so without loss
     fooling, telling = hinge_losses(line, made, true)
@@ -96,7 +86,7 @@ def test_hinge_losses_stop_at_the_margin_and_keep_gradients_apart():
     assert telling.item() == pytest.approx(0.5 * (0.0 + 1.5))
     (fooling + telling).backward()
     assert made.grad.item() == -0.5  # from fooling alone
-    assert line.slope.grad.item() == 0.5  # from telling alone: half of the made volume
+    assert line.weight.grad.item() == 0.5  # from telling alone: half of the made volume
 
 
 def test_the_adaptive_weight_makes_both_gradients_equal_at_the_last_layer():

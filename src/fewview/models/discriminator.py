@@ -26,8 +26,9 @@ class DiscriminatorConfig:
 class PatchDiscriminator(nn.Module):
     """A CT, alone or beside its lifted views, to a logit per patch.
 
-    With three strided layers a patch has 70 voxels along each axis. Instance norm instead of the batch norm that CLS-DM has: its batches are small, and what a
-    volume is told must not depend on the volumes beside it.
+    With three strided layers a patch has 70 voxels along each axis. Instance norm instead of the
+    batch norm that CLS-DM has: its batches are small, and what a volume is told must not depend on
+    the volumes beside it.
 
     References:
         Isola et al. (2017), section 3.2.2, in 3-D as X2CT-GAN has it (Ying et al. 2019).
