@@ -86,7 +86,7 @@ num_blocks = 1
 [view_encoder]
 kind = "replicate"
 width = 4
-multipliers = [1, 1, 1]
+reduction = 4
 [denoiser]
 kind = "unet"
 width = 8

@@ -13,7 +13,7 @@ from fewview.system import GridConfig, ray_grid
 from fewview.xray.geometry import cameras, preset
 
 SMALL_LDM = LdmAutoencoderConfig(kind="ldm", width=8, multipliers=(1, 2, 2), num_blocks=1)
-SMALL_REPLICATE = ReplicateEncoderConfig(kind="replicate", width=4, multipliers=(1, 2, 4))
+SMALL_REPLICATE = ReplicateEncoderConfig(kind="replicate", width=4, reduction=4)
 SMALL_UNET = UnetDenoiserConfig(
     kind="unet", width=8, multipliers=(1, 2), num_blocks=1, attention_levels=(0, 1)
 )
@@ -105,9 +105,7 @@ def test_every_weight_of_the_autoencoder_gets_a_gradient():
 @pytest.mark.parametrize("lifting", ["replicate", "channels"])
 @pytest.mark.parametrize("angles", [(0.0,), (0.0, 90.0), (0.0, 60.0, 120.0)])
 def test_every_weight_of_the_view_encoder_gets_a_gradient(lifting, angles):
-    config = ReplicateEncoderConfig(
-        kind="replicate", width=4, multipliers=(1, 2, 4), lifting=lifting
-    )
+    config = ReplicateEncoderConfig(kind="replicate", width=4, reduction=4, lifting=lifting)
     encoder = randomized(ReplicateEncoder(config, 16))
     encoding = encoder(torch.randn(1, len(angles), 2, 32, 32), rays_at(*angles))
     assert encoding.condition.shape == (1, 16, 4, 4, 4)
@@ -208,7 +206,7 @@ def test_the_denoiser_treats_all_three_axes_alike():
     [
         (LdmAutoencoderConfig, {"multipliers": ()}, "at least one level"),
         (LdmAutoencoderConfig, {"width": 0}, "at least 1"),
-        (ReplicateEncoderConfig, {"multipliers": (1, 0)}, "at least 1"),
+        (ReplicateEncoderConfig, {"width": 0}, "at least 1"),
         (UnetDenoiserConfig, {"attention_levels": (4,)}, "0 to 3"),
         (UnetDenoiserConfig, {"head_channels": 12}, "divisible"),
     ],

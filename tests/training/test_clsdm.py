@@ -37,7 +37,7 @@ num_blocks = 1
 [system.view_encoder]
 kind = "replicate"
 width = 4
-multipliers = [1, 1, 1]
+reduction = 4
 condition_channels = 4
 [system.denoiser]
 kind = "unet"

@@ -31,26 +31,19 @@ class ReplicateEncoderConfig:
     2-D convolution are the slices (as XctDiff takes depth out of channels)."""
 
     width: int = 16
-    """Channels at the resolution of the model grid."""
+    """Channels at the resolution of the model grid; twice as many at each halving of it."""
 
-    multipliers: tuple[int, ...] = (1, 2, 4, 8)
-    """Channels of each level in units of `width`; each level has half the resolution of the one
-    before, and the condition that of the last."""
+    reduction: Literal[2, 4, 8, 16] = 8
+    """Voxels of the model grid per voxel of the condition along one axis; that of the
+    autoencoder."""
 
     condition_channels: int = 16
     """Channels of the condition."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
-        if min(self.width, self.condition_channels, *self.multipliers, 1) < 1:
+        if min(self.width, self.condition_channels) < 1:
             raise ValueError("view encoder sizes must be at least 1")
-        if not self.multipliers:
-            raise ValueError("multipliers needs at least one level")
-
-    @property
-    def reduction(self) -> int:
-        """Voxels of the model grid per voxel of the condition along one axis."""
-        return int(2 ** (len(self.multipliers) - 1))
 
     @property
     def detail_channels(self) -> int:
@@ -148,7 +141,7 @@ class ReplicateEncoder(nn.Module):
         """Build for a model grid of `size` voxels along each axis."""
         super().__init__()
         self.config = config
-        widths = [config.width * multiplier for multiplier in config.multipliers]
+        widths = [config.width << level for level in range(config.reduction.bit_length())]
         deep, told = widths[-1], config.condition_channels
         self.lift = ReplicatingLift(size) if config.lifting == "replicate" else ChannelLift(size)
         down: list[nn.Module] = [PlainBlock(1, widths[0])]
