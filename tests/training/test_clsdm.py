@@ -99,6 +99,8 @@ def test_the_papers_system_trains_and_reconstructs_with_and_without_sampling(
     assert sampled.nfe == 2
     assert sampled.volume.shape == head.volume.shape == (16, 16, 16)
     assert [estimated for _, estimated in encodings] == [False, True]
+    ceiling = model.autoencode(torch.full((1, 1, 16, 16, 16), 40.0))
+    assert ceiling.shape == (1, 1, 16, 16, 16)
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["fresh views", "fixed views"])

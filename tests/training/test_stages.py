@@ -1,5 +1,7 @@
 """Which stages a system has, and what stage 3 trains."""
 
+import json
+
 import pytest
 from safetensors.torch import load_file
 
@@ -67,3 +69,13 @@ def test_stage_three_learns_the_detail_and_nothing_else_of_the_views(
         and (value.float() - before[f"average.{name}"].half().float()).abs().max() != 0
     }
     assert moved == {"view_encoder.detail_head.weight", "view_encoder.detail_head.bias"}
+
+
+def test_edges_count_in_stage_one_as_much_as_the_config_says(tiny_config, tiny_store, tmp_path):
+    text = tiny_config.read_text()
+    start = "[training.autoencoder]\n"
+    tiny_config.write_text(text.replace(start, start + "high_frequency_weight = 2.0\n"))
+    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    expected = first["l1"] + 1e-4 * first["kl"] + 2.0 * first["high_frequency_l1"]
+    assert first["loss"] == pytest.approx(expected, rel=1e-4)

@@ -114,12 +114,14 @@ class Autoencoder(nn.Module):
         if self.linear is None or self.linear.is_set:
             return
         self.linear.fit(volumes)
-        for part in (self.encoder, self.decoder):
-            nn.init.zeros_(part.get_parameter(f"{len(part) - 1}.weight"))
-            nn.init.zeros_(part.get_parameter(f"{len(part) - 1}.bias"))
-        # A spread well below that of the weakest channel: the code starts nearly free of noise.
-        moments = self.encoder.get_parameter(f"{len(self.encoder) - 1}.bias")
-        nn.init.constant_(moments[self.config.latent_channels :], -6.0)
+        for last in (self.encoder[-1], self.decoder[-1]):
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        moments = self.encoder[-1]
+        assert isinstance(moments, nn.Conv3d)
+        assert moments.bias is not None
+        # The log-variance: far less noise than the weakest channel's spread.
+        nn.init.constant_(moments.bias[self.config.latent_channels :], -6.0)
 
     def encode(self, volume: Float[Tensor, "batch 1 depth height width"]) -> Posterior:
         """Distribution over latents; sizes must be multiples of four."""
@@ -172,8 +174,8 @@ class LinearCode(nn.Module):
         self.into.weight.copy_((components / gain).reshape(shape))
         self.back.weight.copy_((components * gain).reshape(shape))
         into_bias, back_bias = self.into.bias, self.back.bias
-        assert into_bias is not None, "built with a bias"
-        assert back_bias is not None, "built with a bias"
+        assert into_bias is not None
+        assert back_bias is not None
         into_bias.copy_(-mean * components.sum(dim=1) / gain[:, 0])
         back_bias.fill_(mean)
 

@@ -1,4 +1,4 @@
-"""Features of a fixed random 3-D network: a perceptual distance without trained weights.
+"""Features of a fixed random 3-D network, for a perceptual distance without trained weights.
 
 Nothing here was learned from people's judgment or from CT; the features answer to edges and texture
 at three scales, that is all. It is another network than the one `evaluation` measures with, on
@@ -41,17 +41,3 @@ class RandomFeatures(nn.Module):
             features.append(F.normalize(hidden, dim=1, eps=1e-6))
             hidden = F.avg_pool3d(hidden, 2)
         return features
-
-    def distance(
-        self,
-        first: Float[Tensor, "batch 1 depth height width"],
-        second: Float[Tensor, "batch 1 depth height width"],
-    ) -> Float[Tensor, ""]:
-        """Squared distance of the features, mean over positions, summed over layers; at most 6.
-
-        References:
-            Zhang et al. (2018), LPIPS, equation 1, with w = 1.
-        """
-        pairs = zip(self(first), self(second), strict=True)
-        layers = [(one - other).square().sum(dim=1).mean() for one, other in pairs]
-        return torch.stack(layers).sum()

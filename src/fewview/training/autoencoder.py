@@ -9,7 +9,12 @@ from fewview.models.autoencoder import Autoencoder
 from fewview.models.discriminator import PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
 from fewview.system import AnyAutoencoder
-from fewview.training.compression import adaptive_weight, frequency_bands, hinge_losses
+from fewview.training.compression import (
+    adaptive_weight,
+    feature_distance,
+    frequency_bands,
+    hinge_losses,
+)
 from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -100,7 +105,7 @@ def _restoration(
             figures[f"{name}_frequency_l1"] = band.abs().mean().item()
             loss = loss + weight * band.abs().mean()
     if features is not None:
-        distance = features.distance(restored, target)
+        distance = feature_distance(features, restored, target)
         figures["perceptual"] = distance.item()
         loss = loss + config.perceptual_weight * distance
     return loss, figures

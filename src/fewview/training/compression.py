@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fewview.models.random_features import RandomFeatures
+
 Volume = Float[Tensor, "batch 1 depth height width"]
 
 LARGEST_WEIGHT = 1e4
@@ -32,6 +34,17 @@ def frequency_bands(volume: Volume, cutoff: float) -> tuple[Volume, Volume]:
     spectrum = torch.fft.rfftn(volume.float(), dim=(2, 3, 4))
     low = torch.fft.irfftn(spectrum * kept, s=sizes, dim=(2, 3, 4))
     return low, volume - low
+
+
+def feature_distance(features: RandomFeatures, first: Volume, second: Volume) -> Float[Tensor, ""]:
+    """Squared distance in the features of each layer, mean over positions, summed; at most 6.
+
+    References:
+        Zhang et al. (2018), LPIPS, equation 1, with w = 1.
+    """
+    pairs = zip(features(first), features(second), strict=True)
+    layers = [(one - other).square().sum(dim=1).mean() for one, other in pairs]
+    return torch.stack(layers).sum()
 
 
 def hinge_losses(
