@@ -1,13 +1,15 @@
 """Configurations refuse what they do not know, and survive being written."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from fewview import config
 
@@ -26,6 +28,14 @@ class Parallel:
 
     kind: Literal["parallel"] = "parallel"
     pitch_mm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tilted:
+    """A beam that must be named."""
+
+    kind: Literal["tilted"]
+    tilt_deg: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +116,38 @@ def test_an_unknown_key_is_named_with_what_may_have_been_meant(text, key):
 )
 def test_a_wrong_type_is_named_with_its_place(text, key):
     assert key in message(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A part that had one kind before it got a second."""
+
+    beam: Annotated[Cone | Tilted, Field(discriminator="kind")] = field(default_factory=Cone)
+    beams: tuple[Annotated[Cone | Tilted, Field(discriminator="kind")], ...] = ()
+
+
+def test_a_table_without_kind_means_the_member_whose_kind_has_a_default():
+    found = config.parse("beams = [{ sdd_mm = 2.0 }]\n[beam]\nsdd_mm = 3.0", Grown)
+    assert found == Grown(beam=Cone(sdd_mm=3.0), beams=(Cone(sdd_mm=2.0),))
+    tilted = "[beam]\nkind = 'tilted'\ntilt_deg = 3.0"
+    assert config.parse(tilted, Grown).beam == Tilted(kind="tilted", tilt_deg=3.0)
+    assert config.parse(config.to_toml(found), Grown) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[beam]\nsd_mm = 3.0", "unknown key beam.sd_mm (did you mean sdd_mm?)"),
+        ("[beam]\ntilt_deg = 3.0", "unknown key beam.tilt_deg (known here: kind, sdd_mm)"),
+        ("[beam]\nkind = 'tilted'\nsdd_mm = 3.0", "unknown key beam.sdd_mm"),
+        ("beams = [{ sd_mm = 3.0 }]", "unknown key beams.0.sd_mm"),
+        ("[beam]\nkind = 'fan'", "beam"),
+        ("[beam]\nsdd_mm = 'far'", "beam.cone.sdd_mm: input should be a valid number"),
+    ],
+)
+def test_a_table_without_kind_is_read_as_strictly_as_any(text, key):
+    with pytest.raises(ValueError, match=re.escape(key)):
+        config.parse(text, Grown)
 
 
 def test_a_missing_key_is_named():

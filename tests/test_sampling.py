@@ -35,9 +35,10 @@ def networks_that_sample(value: float, system) -> Networks:
     return networks
 
 
-def encoded_views(system, networks: Networks):
+def encoded_views(system, networks: Networks, *, for_head: bool = False):
     rays = RayGrid(torch.zeros(1, 2, 16, 16, 16, 2), torch.zeros(1, 2, 4, 16, 16, 16))
-    return condition_of(system, networks, torch.randn(1, 2, 2, 16, 16), rays)
+    images = torch.randn(1, 2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    return condition_of(system, networks, images, rays, for_head=for_head)
 
 
 @torch.no_grad()
@@ -104,6 +105,29 @@ def test_a_system_without_an_estimate_stands_on_nothing(system):
     latent = sample_latents(plain, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=5)
     volume = networks.autoencoder.decode(latent) + lost_in_coding(plain, networks, encoded)
     assert volume.shape == (1, 1, 16, 16, 16)
+
+
+@torch.no_grad()
+def test_nothing_is_estimated_or_encoded_that_is_not_needed(system):
+    lean = replace(system, diffusion_target="latent", condition="views")
+    networks = networks_that_sample(0.0, lean)
+    networks.autoencoder.encode = None  # not to be called
+    encoded = encoded_views(lean, networks)
+    assert encoded.estimate.numel() == 0
+    assert encoded.coarse.shape == (1, 2, 4, 4, 4)
+    assert encoded.coarse.abs().max() == 0.0
+    head = encoded_views(lean, networks, for_head=True)
+    assert head.estimate.shape == (1, 1, 16, 16, 16)
+    assert torch.equal(head.condition, encoded.condition)
+
+
+@torch.no_grad()
+def test_the_detail_is_there_also_where_no_estimate_is_needed(system):
+    detailed = replace(system.view_encoder, detail_channels=3)
+    lean = replace(system, diffusion_target="latent", condition="views", view_encoder=detailed)
+    encoded = encoded_views(lean, networks_that_sample(0.0, lean))
+    assert encoded.condition.shape[1] == 4 + 3
+    assert encoded.condition[:, 4:].std() > 0
 
 
 @pytest.mark.parametrize(

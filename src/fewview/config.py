@@ -29,7 +29,8 @@ def load(path: str | Path, kind: type[T]) -> T:
     Args:
         path: The TOML file.
         kind: The dataclass to build; its fields may be dataclasses again, or unions of
-            dataclasses told apart by a `kind` literal.
+            dataclasses told apart by a `kind` literal. Where one member alone has a default for
+            `kind`, a table without it means that member.
 
     Returns:
         A validated instance of `kind`.
@@ -68,6 +69,7 @@ def parse(text: str, kind: type[T], *, name: str = "configuration") -> T:
     unknown = list(_unknown_keys(values, kind, ()))
     if unknown:
         raise ValueError(f"{name}: {_join(unknown)}")
+    _name_kinds(values, kind)
     try:
         # Through JSON because pydantic's strict mode takes lists for tuples and tables for
         # dataclasses only there, and strict mode is what keeps "3" from becoming 3.
@@ -124,9 +126,14 @@ def _unknown_keys(value: object, kind: Any, at: tuple[str, ...]) -> Iterator[str
             else:
                 yield _unknown_message(key, names, at)
     elif isinstance(value, list):
-        entries = [arg for arg in get_args(_without_none(kind)) if arg is not Ellipsis] or [object]
-        for index, item in enumerate(value):
-            yield from _unknown_keys(item, entries[min(index, len(entries) - 1)], (*at, str(index)))
+        for index, (item, entry) in enumerate(zip(value, _entries(value, kind), strict=True)):
+            yield from _unknown_keys(item, entry, (*at, str(index)))
+
+
+def _entries(value: Sequence[object], kind: Any) -> list[Any]:
+    """What each entry of a list is to be."""
+    known = [arg for arg in get_args(_without_none(kind)) if arg is not Ellipsis] or [object]
+    return [known[min(index, len(known) - 1)] for index in range(len(value))]
 
 
 def _unknown_message(key: str, names: Sequence[str], at: tuple[str, ...]) -> str:
@@ -149,12 +156,41 @@ def _dataclass_for(value: Mapping[str, object], kind: Any) -> Any:
     kind = _without_none(kind)
     if get_origin(kind) not in (Union, types.UnionType):
         return kind
+    wanted = value.get("kind", _default_kind(kind))
     for member in get_args(kind):
         if dataclasses.is_dataclass(member):
             literal = get_type_hints(member).get("kind")
-            if get_origin(literal) is Literal and value.get("kind") in get_args(literal):
+            if get_origin(literal) is Literal and wanted in get_args(literal):
                 return member
     return object  # pydantic names the wrong or missing `kind`
+
+
+def _default_kind(union: Any) -> object:
+    """The one default for `kind` among the members of a union; None if there is none or several."""
+    defaults = [
+        field.default
+        for member in get_args(union)
+        if dataclasses.is_dataclass(member)
+        for field in dataclasses.fields(member)
+        if field.name == "kind" and field.default is not dataclasses.MISSING
+    ]
+    return defaults[0] if len(defaults) == 1 else None
+
+
+def _name_kinds(value: object, kind: Any) -> None:
+    """Write the default `kind` into the tables below `value` that leave it out."""
+    if isinstance(value, dict):
+        union, member = _without_none(kind), _dataclass_for(value, kind)
+        if not dataclasses.is_dataclass(member):
+            return
+        if member is not union and "kind" not in value:
+            value["kind"] = _default_kind(union)
+        hints = get_type_hints(member)
+        for key, item in value.items():
+            _name_kinds(item, hints.get(key, object))
+    elif isinstance(value, list):
+        for item, entry in zip(value, _entries(value, kind), strict=True):
+            _name_kinds(item, entry)
 
 
 def _problems(error: ValidationError) -> Iterator[str]:

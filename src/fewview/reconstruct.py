@@ -80,7 +80,7 @@ def reconstruct(
         nfe, decoded = 0, [_regressed(bundle, views)]
     else:
         nfe, count = _counts(nfe, samples, bundle.config)
-        encoded = encode_views(bundle, views)
+        encoded = encode_views(bundle, views, for_head=nfe == 0)
         decoded = _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
     volumes = [_on_patient(hu, views, config) for hu in decoded]
     steps = config.consistency_steps if consistency and any(views.calibrated) else 0
@@ -112,11 +112,11 @@ def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple
 
 
 @torch.no_grad()
-def encode_views(bundle: Bundle, views: Views) -> EncodedViews:
-    """Bin the views to the model's pitch and encode them."""
+def encode_views(bundle: Bundle, views: Views, *, for_head: bool) -> EncodedViews:
+    """Bin the views to the model's pitch and encode them; `for_head` as in `condition_of`."""
     images, rays = _prepared(bundle, views)
     with torch.autocast(bundle.device.type, torch.bfloat16):
-        return condition_of(bundle.config, bundle.networks, images, rays)
+        return condition_of(bundle.config, bundle.networks, images, rays, for_head=for_head)
 
 
 @torch.no_grad()

@@ -15,9 +15,12 @@ from fewview.system import Networks, SystemConfig
 class EncodedViews(NamedTuple):
     """All that the denoiser is told, computed once per set of views."""
 
-    condition: Float[Tensor, "batch condition depth_4 height_4 width_4"]
-    coarse: Float[Tensor, "batch latent depth_4 height_4 width_4"]
+    condition: Float[Tensor, "batch condition depth_r height_r width_r"]
+    coarse: Float[Tensor, "batch latent depth_r height_r width_r"]
+    """Latent of the CT estimate; zeros where nothing needs it."""
+
     estimate: Float[Tensor, "batch 1 depth height width"]
+    """Empty where nothing needs it."""
 
 
 def condition_of(
@@ -25,19 +28,29 @@ def condition_of(
     networks: Networks,
     images: Float[Tensor, "batch view 2 row col"],
     rays: RayGrid,
+    *,
+    for_head: bool = False,
 ) -> EncodedViews:
     """Encode views: the aligned condition, the latent of the CT estimate, or one beside the other.
 
     Encoding the coarse CT puts condition and target into one latent space; the aligned condition
-    and the detail add what the estimate, a mean, cannot say. A system without an estimate has a
-    coarse latent of zeros.
+    and the detail add what the estimate, a mean, cannot say. Estimate and coarse latent are left
+    out where neither diffusion nor the caller needs them.
+
+    Args:
+        system: The system.
+        networks: Its networks.
+        images: Normalized views and their kind.
+        rays: Where the voxels of the model grid project.
+        for_head: Whether the estimate is wanted for itself, as the deterministic head.
     """
-    encoding = networks.view_encoder(images, rays, with_estimate=system.estimate)
-    if not system.estimate:
-        size = (len(images), system.autoencoder.latent_channels, *encoding.condition.shape[2:])
-        return EncodedViews(
-            encoding.condition, encoding.condition.new_zeros(size), encoding.estimate
-        )
+    detailed = system.view_encoder.detail_channels > 0
+    needed = system.stands_on_estimate or detailed or for_head
+    encoding = networks.view_encoder(images, rays, with_estimate=needed)
+    if not system.stands_on_estimate:
+        condition = torch.cat([encoding.condition, encoding.detail], dim=1)
+        size = (len(images), system.autoencoder.latent_channels, *condition.shape[2:])
+        return EncodedViews(condition, condition.new_zeros(size), encoding.estimate)
     coarse = networks.autoencoder.encode(encoding.estimate.clamp(-1.0, 1.0)).mean
     told = {"both": [encoding.condition, coarse], "views": [encoding.condition], "coarse": [coarse]}
     condition = torch.cat([*told[system.condition], encoding.detail], dim=1)

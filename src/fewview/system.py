@@ -6,19 +6,27 @@ A system is described by `SystemConfig` (a table of a TOML file in `configs/`), 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewview.diffusion.noise import NoiseConfig
 from fewview.diffusion.sampler import SamplerConfig
 from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
+from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.lifting import RayGrid
+from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
+from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
 from fewview.models.view_encoder import Projector, ViewEncoder, ViewEncoderConfig
 from fewview.xray.geometry import Cameras, project_points
+
+AnyAutoencoder = Autoencoder | LdmAutoencoder
+AnyViewEncoder = ViewEncoder | ReplicateEncoder
+AnyDenoiser = Denoiser | UnetDenoiser
 
 LINE_INTEGRAL_SCALE = 4.0  # about the mean behind a chest (200 mm of water); images become -1 to 1
 
@@ -119,9 +127,15 @@ class SystemConfig:
 
     grid: GridConfig = field(default_factory=GridConfig)
     views: ViewRange = field(default_factory=ViewRange)
-    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    view_encoder: ViewEncoderConfig = field(default_factory=ViewEncoderConfig)
-    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    autoencoder: Annotated[
+        AutoencoderConfig | LdmAutoencoderConfig, Field(discriminator="kind")
+    ] = field(default_factory=AutoencoderConfig)
+    view_encoder: Annotated[
+        ViewEncoderConfig | ReplicateEncoderConfig, Field(discriminator="kind")
+    ] = field(default_factory=ViewEncoderConfig)
+    denoiser: Annotated[DenoiserConfig | UnetDenoiserConfig, Field(discriminator="kind")] = field(
+        default_factory=DenoiserConfig
+    )
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
@@ -141,9 +155,10 @@ class SystemConfig:
     """Projection consistency steps after decoding, 0 for none."""
 
     def __post_init__(self) -> None:
-        """Refuse a system whose parts need an estimate it does not make."""
-        needy = self.diffusion_target == "residual" or self.condition != "views"
-        if not self.estimate and (needy or self.view_encoder.detail_channels):
+        """Refuse parts that do not fit, or need an estimate that the system does not make."""
+        self._check_sizes()
+        needy = self.stands_on_estimate or self.view_encoder.detail_channels
+        if not self.estimate and needy:
             raise ValueError(
                 "without an estimate, diffusion_target must be 'latent', condition 'views' and "
                 "view_encoder.detail_channels 0"
@@ -151,15 +166,36 @@ class SystemConfig:
         if not self.estimate and not self.sampler.num_samples:
             raise ValueError("without an estimate, sampler.num_samples must be positive")
 
+    def _check_sizes(self) -> None:
+        """Refuse a condition or a denoiser that does not fit the latent."""
+        reduction, told = self.autoencoder.reduction, self.view_encoder.reduction
+        if reduction != told:
+            raise ValueError(
+                f"the latent has 1/{reduction} of the grid's resolution (autoencoder) and the "
+                f"condition 1/{told} (view_encoder); they must agree"
+            )
+        needed = reduction * self.denoiser.coarsest
+        if self.grid.size % needed:
+            raise ValueError(
+                f"grid.size must be a multiple of {needed}: the autoencoder divides it by "
+                f"{reduction} and the denoiser by {self.denoiser.coarsest} more; got "
+                f"{self.grid.size}"
+            )
+
+    @property
+    def stands_on_estimate(self) -> bool:
+        """Whether diffusion needs the CT estimate: as its base, or to be told of it."""
+        return self.diffusion_target == "residual" or self.condition != "views"
+
 
 @dataclass(eq=False)
 class Networks:
     """The networks of a system and the two scales measured on its training set."""
 
-    autoencoder: Autoencoder
-    view_encoder: ViewEncoder
+    autoencoder: AnyAutoencoder
+    view_encoder: AnyViewEncoder
     projector: Projector
-    denoiser: Denoiser
+    denoiser: AnyDenoiser
     latent_scale: float = 1.0
     """1 / standard deviation of what diffusion samples."""
 
@@ -186,11 +222,35 @@ def build_networks(config: SystemConfig) -> Networks:
     told = {"both": condition + latent, "views": condition, "coarse": latent}[config.condition]
     told += config.view_encoder.detail_channels
     return Networks(
-        autoencoder=Autoencoder(config.autoencoder),
-        view_encoder=ViewEncoder(config.view_encoder),
+        autoencoder=_autoencoder(config),
+        view_encoder=_view_encoder(config),
         projector=Projector(condition, latent),
-        denoiser=Denoiser(config.denoiser, latent_channels=latent, condition_channels=told),
+        denoiser=_denoiser(config, latent, told),
     )
+
+
+def _autoencoder(config: SystemConfig) -> AnyAutoencoder:
+    match config.autoencoder:
+        case AutoencoderConfig() as chosen:
+            return Autoencoder(chosen)
+        case LdmAutoencoderConfig() as chosen:
+            return LdmAutoencoder(chosen)
+
+
+def _view_encoder(config: SystemConfig) -> AnyViewEncoder:
+    match config.view_encoder:
+        case ViewEncoderConfig() as chosen:
+            return ViewEncoder(chosen)
+        case ReplicateEncoderConfig() as chosen:
+            return ReplicateEncoder(chosen, config.grid.size)
+
+
+def _denoiser(config: SystemConfig, latent: int, told: int) -> AnyDenoiser:
+    match config.denoiser:
+        case DenoiserConfig() as chosen:
+            return Denoiser(chosen, latent_channels=latent, condition_channels=told)
+        case UnetDenoiserConfig() as chosen:
+            return UnetDenoiser(chosen, latent_channels=latent, condition_channels=told)
 
 
 def network_images(

@@ -1,4 +1,4 @@
-"""Starting from another model's weights, and the high-frequency term of stage 1."""
+"""Starting from another model's weights."""
 
 from dataclasses import replace
 
@@ -8,7 +8,6 @@ import torch
 from fewview.bundle import load_bundle
 from fewview.system import build_networks
 from fewview.training import train
-from fewview.training.autoencoder import high_frequencies
 from fewview.training.start import fingerprint, start_from
 
 
@@ -63,11 +62,3 @@ def test_a_started_run_begins_at_the_weights_it_was_given(
     train(tiny_config, tiny_store, tmp_path / "run", start=tiny_run / "model")
     begun, ended = (load_bundle(run / "model") for run in (tiny_run, tmp_path / "run"))
     assert fingerprint(ended.networks) == fingerprint(begun.networks)
-
-
-def test_high_frequencies_hold_a_checkerboard_and_nothing_of_a_constant():
-    assert high_frequencies(torch.full((1, 1, 6, 6, 6), 3.0)).abs().max() < 1e-6
-    parity = torch.arange(6).view(-1, 1, 1) + torch.arange(6).view(-1, 1) + torch.arange(6)
-    board = (1.0 - 2.0 * (parity % 2)).view(1, 1, 6, 6, 6)
-    kept = high_frequencies(board)[..., 2:-2, 2:-2, 2:-2] / board[..., 2:-2, 2:-2, 2:-2]
-    torch.testing.assert_close(kept, torch.full_like(kept, 1 + 1 / 27))

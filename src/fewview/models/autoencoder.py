@@ -4,7 +4,7 @@ It knows voxels in [-1, 1] only; HU, grids and files are the business of others.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,9 @@ BLOCK = 4
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Sizes of the KL autoencoder."""
+    """Sizes of the compact KL autoencoder."""
+
+    kind: Literal["compact"] = "compact"
 
     latent_channels: int = 8
     """Channels of the latent; its grid has a quarter of the voxels along each axis."""

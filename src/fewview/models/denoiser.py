@@ -4,6 +4,7 @@ It knows tensors at the latent's grid only; schedule, loss and sampling are in `
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ from fewview.models.layers import (
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig:
-    """Sizes of the denoising 3-D U-Net."""
+    """Sizes of the compact denoising 3-D U-Net."""
+
+    kind: Literal["compact"] = "compact"
 
     width: int = 96
     """Channels at the latent's resolution."""
@@ -44,6 +47,11 @@ class DenoiserConfig:
             raise ValueError(
                 f"deep_width {self.deep_width} must be divisible by num_heads {self.num_heads}"
             )
+
+    @property
+    def coarsest(self) -> int:
+        """Voxels of the latent per voxel of the coarsest features, along one axis."""
+        return 2
 
 
 class Denoiser(nn.Module):

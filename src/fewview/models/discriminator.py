@@ -1,4 +1,4 @@
-"""Patch discriminators: is this volume, patch by patch, a CT of these views?"""
+"""Patch discriminators: is this volume, patch by patch, a CT (of these views)?"""
 
 from dataclasses import dataclass
 
@@ -24,14 +24,18 @@ class DiscriminatorConfig:
 
 
 class PatchDiscriminator(nn.Module):
-    """A CT beside its lifted views to a logit per patch of 70 voxels (three strided layers).
+    """A CT, alone or beside its lifted views, to a logit per patch.
+
+    With three strided layers a patch has 70 voxels along each axis. Instance norm instead of the
+    batch norm that CLS-DM has: its batches are small, and what a volume is told must not depend on
+    the volumes beside it.
 
     References:
         Isola et al. (2017), section 3.2.2, in 3-D as X2CT-GAN has it (Ying et al. 2019).
     """
 
     def __init__(self, config: DiscriminatorConfig, in_channels: int) -> None:
-        """Build for volumes of `in_channels`: the CT and what it is conditioned on."""
+        """Build for volumes of `in_channels`: the CT and what it is conditioned on, if anything."""
         super().__init__()
         layers: list[nn.Module] = [
             nn.Conv3d(in_channels, config.width, 4, stride=2, padding=2),
@@ -53,8 +57,9 @@ class PatchDiscriminator(nn.Module):
     def forward(
         self,
         volume: Float[Tensor, "batch 1 depth height width"],
-        condition: Float[Tensor, "batch condition depth height width"],
+        condition: Float[Tensor, "batch condition depth height width"] | None = None,
     ) -> Float[Tensor, "batch 1 patch_d patch_h patch_w"]:
-        """Logits; their targets are 1 for a true CT and 0 for a made one (least squares)."""
-        logits: Tensor = self.layers(torch.cat([volume, condition], dim=1))
+        """Logits, the higher the likelier a true CT."""
+        shown = volume if condition is None else torch.cat([volume, condition], dim=1)
+        logits: Tensor = self.layers(shown)
         return logits.float()

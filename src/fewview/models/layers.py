@@ -48,9 +48,23 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, dims: int = 3, code: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dims: int = 3,
+        code: int = 0,
+        resample: nn.Module | None = None,
     ) -> None:
-        """Build for `in_channels` to `out_channels`; `code` is the length of the modulation."""
+        """Build for `in_channels` to `out_channels`.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output.
+            dims: 2 for images, 3 for volumes.
+            code: Length of the code that modulates the block; 0 for none.
+            resample: Changes the resolution of both branches, and has no weights.
+        """
         super().__init__()
         conv: type[nn.Module] = nn.Conv2d if dims == 2 else nn.Conv3d
         self.norm_in = group_norm(in_channels)
@@ -61,13 +75,16 @@ class ResidualBlock(nn.Module):
             nn.Identity() if in_channels == out_channels else conv(in_channels, out_channels, 1)
         )
         self.modulation = nn.Linear(code, 2 * out_channels) if code else None
+        self.resample = resample
         nn.init.zeros_(self.conv_out.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, hidden: Tensor, code: Tensor | None = None) -> Tensor:
         """Apply the block; `code` is needed when the block was built with one."""
-        inner = self.conv_in(F.silu(self.norm_in(hidden)))
-        inner = self.norm_out(inner)
+        inner = F.silu(self.norm_in(hidden))
+        if self.resample is not None:
+            inner, hidden = self.resample(inner), self.resample(hidden)
+        inner = self.norm_out(self.conv_in(inner))
         if self.modulation is not None and code is not None:
             scale, shift = self.modulation(code).chunk(2, dim=1)
             shape = scale.shape + (1,) * (inner.ndim - 2)
@@ -115,10 +132,10 @@ def channels_last(module: nn.Module) -> nn.Module:
     return module
 
 
-def downsample(in_channels: int, out_channels: int, *, dims: int = 3) -> nn.Module:
-    """Halve the resolution by a strided convolution."""
+def downsample(in_channels: int, out_channels: int, *, dims: int = 3, factor: int = 2) -> nn.Module:
+    """Divide the resolution by `factor`, by a convolution of disjoint blocks."""
     conv = nn.Conv2d if dims == 2 else nn.Conv3d
-    return conv(in_channels, out_channels, 2, stride=2)
+    return conv(in_channels, out_channels, factor, stride=factor)
 
 
 def upsample(in_channels: int, out_channels: int, *, dims: int = 3) -> nn.Module:

@@ -6,7 +6,7 @@ reconstruction constraint of CLS-DM).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from fewview.models.lifting import RayGrid, fuse, lift
 
 @dataclass(frozen=True, kw_only=True)
 class ViewEncoderConfig:
-    """Sizes of the view encoder."""
+    """Sizes of the view encoder that lifts along the true rays."""
+
+    kind: Literal["rays"] = "rays"
 
     image_width: int = 32
     """Channels of the 2-D features at half the detector's resolution."""
@@ -45,6 +47,10 @@ class ViewEncoderConfig:
     condition_channels: int = 16
     """Channels of the condition."""
 
+    reduction: Literal[4, 8, 16] = 4
+    """Voxels of the model grid per voxel of the condition along one axis; that of the autoencoder.
+    Beyond 4 the heads of condition and detail reduce further."""
+
     detail_channels: int = 0
     """Further channels for the denoiser, from the features at half resolution that the CT estimate
     is made of; learned with the denoiser. 0 for none."""
@@ -61,9 +67,9 @@ class ViewEncoderConfig:
 class ViewEncoding(NamedTuple):
     """What the view encoder says of a set of views."""
 
-    condition: Float[Tensor, "batch condition depth_4 height_4 width_4"]
+    condition: Float[Tensor, "batch condition depth_r height_r width_r"]
     estimate: Float[Tensor, "batch 1 depth height width"]
-    detail: Float[Tensor, "batch detail depth_4 height_4 width_4"]
+    detail: Float[Tensor, "batch detail depth_r height_r width_r"]
 
 
 class ImageEncoder(nn.Module):
@@ -121,10 +127,14 @@ class ViewEncoder(nn.Module):
         self.half_up = self._blocks(width)
         self.from_half = upsample(width, full)
         self.condition_head = nn.Sequential(
-            group_norm(deep), nn.SiLU(), nn.Conv3d(deep, config.condition_channels, 1)
+            group_norm(deep),
+            nn.SiLU(),
+            downsample(deep, config.condition_channels, factor=config.reduction // 4),
         )
         self.detail_head = (
-            downsample(width, config.detail_channels) if config.detail_channels else None
+            downsample(width, config.detail_channels, factor=config.reduction // 2)
+            if config.detail_channels
+            else None
         )
         self.estimate_head = nn.Sequential(
             nn.Conv3d(full, full, 3, padding=1),
@@ -166,8 +176,8 @@ class ViewEncoder(nn.Module):
             with_estimate: Whether the CT estimate is needed.
 
         Returns:
-            Condition at a quarter of the grid's resolution, CT estimate in about [-1, 1], and the
-            detail for the denoiser, which is empty where the config has none.
+            Condition at the grid's resolution over `reduction`, CT estimate in about [-1, 1], and
+            the detail for the denoiser, which is empty where the config has none.
         """
         full = self.full_down(self.lift_views(images, rays))
         half = self.to_half(full)

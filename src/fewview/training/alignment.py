@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewview.models.view_encoder import Projector, ViewEncoder
+from fewview.models.view_encoder import Projector
+from fewview.system import AnyViewEncoder
 from fewview.training.config import AlignmentStage
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -46,7 +47,7 @@ def match_loss(aligned: Tensor, latent: Tensor) -> Float[Tensor, ""]:
 
 def train_alignment(
     config: AlignmentStage,
-    view_encoder: ViewEncoder,
+    view_encoder: AnyViewEncoder,
     projector: Projector,
     latents: Latents,
     source: TrainingSource,

@@ -3,11 +3,18 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewview.models.autoencoder import Autoencoder
+from fewview.models.discriminator import PatchDiscriminator
+from fewview.models.random_features import RandomFeatures
+from fewview.system import AnyAutoencoder
+from fewview.training.compression import (
+    adaptive_weight,
+    feature_distance,
+    frequency_bands,
+    hinge_losses,
+)
 from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -16,10 +23,13 @@ from fewview.training.source import TrainingSource
 LINEAR_BODIES = 64
 """Bodies whose blocks decide the linear code: a quarter of a million blocks of a 64^3 grid."""
 
+Losses = tuple[Tensor, dict[str, float]]
+"""A weighted loss, and the unweighted figures to log."""
+
 
 def train_autoencoder(
     config: AutoencoderStage,
-    autoencoder: Autoencoder,
+    autoencoder: AnyAutoencoder,
     source: TrainingSource,
     out: Path,
     *,
@@ -27,15 +37,20 @@ def train_autoencoder(
 ) -> None:
     """Fit the autoencoder to fresh augmented bodies (CLS-DM stage 1).
 
-    The loss is L1 + weighted KL, and the weighted L1 of high frequencies where the config has it.
+    The loss is L1 + weighted KL, and what else the config gives a weight: frequency bands,
+    perceptual features, a discriminator that learns beside it.
     """
     keys = source.keys()
     validation = source.validation()
-    if autoencoder.linear is not None:
+    if isinstance(autoencoder, Autoencoder) and autoencoder.linear is not None:
         first = [source.target(source.body(key)) for key in keys[:LINEAR_BODIES]]
         autoencoder.start_linear_path(torch.cat(first))
+    modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
+    if config.discriminator_weight > 0.0:
+        modules["discriminator"] = PatchDiscriminator(config.discriminator, 1).to(source.device)
+    features = RandomFeatures().to(source.device) if config.perceptual_weight > 0.0 else None
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int) -> Losses:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
         # A seed beyond the cached copies: the autoencoder never sees one body twice.
         seed = len(keys) + step * config.batch_size
@@ -50,10 +65,13 @@ def train_autoencoder(
             noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
             latent = posterior.mean + (0.5 * posterior.log_variance).exp() * noise
             restored = autoencoder.decode(latent)
-        error, kl = restored - target, posterior.kl()
-        l1, fine = error.abs().mean(), high_frequencies(error).abs().mean()
-        loss = l1 + config.kl_weight * kl + config.high_frequency_weight * fine
-        return loss, {"l1": l1.item(), "high_frequency_l1": fine.item(), "kl": kl.item()}
+        kl = posterior.kl()
+        loss, figures = _restoration(config, features, restored, target)
+        loss, figures = loss + config.kl_weight * kl, figures | {"kl": kl.item()}
+        if config.discriminator_weight > 0.0 and step >= config.discriminator_start:
+            more, seen = _adversarial(config, modules, restored, target, source)
+            loss, figures = loss + more, figures | seen
+        return loss, figures
 
     def validate() -> dict[str, float]:
         scores = []
@@ -66,15 +84,47 @@ def train_autoencoder(
     stage = Stage(
         name="autoencoder",
         config=config,
-        module=autoencoder,
+        module=nn.ModuleDict(modules),
         step_loss=step_loss,
         validate=validate,
     )
     fit(stage, out, report=report)
 
 
-def high_frequencies(
-    volume: Float[Tensor, "batch channel depth height width"],
-) -> Float[Tensor, "batch channel depth height width"]:
-    """What remains when the mean over 3^3 voxels is taken away; of a constant, nothing."""
-    return volume - F.avg_pool3d(volume, 3, stride=1, padding=1, count_include_pad=False)
+def _restoration(
+    config: AutoencoderStage, features: RandomFeatures | None, restored: Tensor, target: Tensor
+) -> Losses:
+    """L1, and frequency bands and perceptual distance where they have a weight."""
+    error = restored - target
+    loss = error.abs().mean()
+    figures = {"l1": loss.item()}
+    weights = {"low": config.low_frequency_weight, "high": config.high_frequency_weight}
+    if any(weights.values()):
+        bands = frequency_bands(error, config.frequency_cutoff)
+        for (name, weight), band in zip(weights.items(), bands, strict=True):
+            figures[f"{name}_frequency_l1"] = band.abs().mean().item()
+            loss = loss + weight * band.abs().mean()
+    if features is not None:
+        distance = feature_distance(features, restored, target)
+        figures["perceptual"] = distance.item()
+        loss = loss + config.perceptual_weight * distance
+    return loss, figures
+
+
+def _adversarial(
+    config: AutoencoderStage,
+    modules: dict[str, nn.Module],
+    restored: Tensor,
+    target: Tensor,
+    source: TrainingSource,
+) -> Losses:
+    """The hinge losses of both networks, the autoencoder's balanced against its L1."""
+    autoencoder = modules["autoencoder"]
+    with source.autocast():
+        fooling, telling = hinge_losses(modules["discriminator"], restored, target)
+    l1 = (restored - target).abs().mean()
+    last = autoencoder.decoder[-1].weight  # type: ignore[index,union-attr]
+    weight = adaptive_weight(l1, fooling, last)
+    figures = {"fooling": fooling, "telling": telling, "fooling_weight": weight}
+    loss = config.discriminator_weight * weight * fooling + telling
+    return loss, {name: value.item() for name, value in figures.items()}

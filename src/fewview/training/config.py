@@ -131,10 +131,46 @@ class AutoencoderStage(StageConfig):
     """Stage 1: perceptual compression."""
 
     kl_weight: float = 1e-4
-    """Weight of the divergence (mean over latent values) beside the mean absolute error."""
+    """Weight of the divergence (mean over latent values) beside the mean absolute error. CLS-DM's
+    1e-4 between two sums is 1e-4 over the compression between two means: 7.8e-7 at 128:1."""
+
+    low_frequency_weight: float = 0.0
+    """Weight of the mean absolute error of the spatial frequencies up to the cutoff."""
 
     high_frequency_weight: float = 0.0
-    """Weight of the mean absolute error of what a 3^3 mean removes, which holds the edges."""
+    """Weight of the mean absolute error of the spatial frequencies beyond, which hold the edges."""
+
+    frequency_cutoff: float = 0.15
+    """Radius in cycles per voxel between low and high frequencies, along all axes alike."""
+
+    perceptual_weight: float = 0.0
+    """Weight of the distance in the features of a fixed random network (`RandomFeatures`)."""
+
+    discriminator_weight: float = 0.0
+    """Gradient of the adversarial loss in units of that of the mean absolute error, at the last
+    convolution (CLS-DM: 0.5); above 0 a patch discriminator learns beside the autoencoder, with
+    the same rate, betas and norm of gradients."""
+
+    discriminator_start: int = 0
+    """Batches before the discriminator begins to learn and to count (CLS-DM: 5000)."""
+
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        super().__post_init__()
+        bands = (self.low_frequency_weight, self.high_frequency_weight)
+        if min(*bands, self.kl_weight, self.perceptual_weight, self.discriminator_weight) < 0.0:
+            raise ValueError("the weights of the autoencoder's losses must not be negative")
+        if not 0.0 < self.frequency_cutoff < 0.5:
+            raise ValueError(
+                f"frequency_cutoff must be between 0 and 0.5 cycles per voxel, got "
+                f"{self.frequency_cutoff}"
+            )
+        if self.discriminator_start < 0:
+            raise ValueError(
+                f"discriminator_start must be 0 or more, got {self.discriminator_start}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +203,10 @@ class DiffusionStage(StageConfig):
 
     error: Literal["l1", "mse"] = "l1"
     """Error of the denoiser; `l1` is CLS-DM's, `mse` keeps the spread of what it samples."""
+
+    fixed_views: bool = False
+    """Whether each cached copy keeps one set of views, whose condition is computed once and kept
+    beside its latent; a step then runs the denoiser alone. False draws fresh views every step."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -256,6 +296,12 @@ class RunConfig:
             raise ValueError(
                 "system.estimate is trained by the alignment stage: give [training.alignment], or "
                 "set system.estimate = false"
+            )
+        learned = not self.system.estimate or self.system.view_encoder.detail_channels > 0
+        if self.training.diffusion.fixed_views and learned:
+            raise ValueError(
+                "fixed_views needs a view encoder that stage 3 leaves as it is: give "
+                "[training.alignment] and view_encoder.detail_channels = 0"
             )
 
 

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from fewview.diffusion.loss import denoising_loss, stratified_times
 from fewview.diffusion.noise import Schedule
-from fewview.sampling import condition_of, lost_in_coding, sample_latents
+from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
 from fewview.system import Networks, SystemConfig
+from fewview.training.conditions import cached_conditions
 from fewview.training.config import DiffusionStage
 from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
@@ -40,15 +41,24 @@ def train_diffusion(
         parts["detail_head"] = networks.view_encoder.detail_head.requires_grad_(True)
     schedule = Schedule(system.noise)
     validation = source.validation()
+    fixed = None
+    if config.fixed_views:
+        path = out / "conditions.safetensors"
+        fixed = cached_conditions(path, system, networks, latents, source)
     networks.latent_scale = measured_scale(system, networks, latents, source)
+
+    def encoded_views(chosen: list[int], step: int) -> EncodedViews:
+        if fixed is not None:
+            return fixed.of(chosen, source.device)
+        bodies = [source.body(latents.keys[index]) for index in chosen]
+        views = source.views(bodies, 31, step)
+        with source.autocast():
+            return condition_of(system, networks, views.images, views.rays)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(latents.keys), 30, step)
-        bodies = [source.body(latents.keys[index]) for index in chosen]
-        views = source.views(bodies, 31, step)
-        latent = latents.mean[chosen].float().to(views.images.device)
-        with source.autocast():
-            encoded = condition_of(system, networks, views.images, views.rays)
+        latent = latents.mean[chosen].float().to(source.device)
+        encoded = encoded_views(chosen, step)
         clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
         clean, condition = noise_draws(
             clean * networks.latent_scale, encoded.condition, config.num_noise_draws

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewview.data.files import replacing_file
-from fewview.models.autoencoder import Autoencoder
+from fewview.system import AnyAutoencoder
 from fewview.training.checkpoint import read_checkpoint
 from fewview.training.examples import ExampleKey
 from fewview.training.source import TrainingSource
@@ -30,7 +30,7 @@ class Latents:
 
 
 @torch.no_grad()
-def cached_latents(path: Path, autoencoder: Autoencoder, source: TrainingSource) -> Latents:
+def cached_latents(path: Path, autoencoder: AnyAutoencoder, source: TrainingSource) -> Latents:
     """Read the latents of the run, or compute and keep them."""
     keys = source.keys()
     expected = json.dumps([[key.case, key.seed] for key in keys])

@@ -179,7 +179,7 @@ def _load_finished(name: str, config: RunConfig, networks: Networks, out: Path) 
             module.load_state_dict(part(averages, key))
             module.eval().requires_grad_(False)
     elif name == "autoencoder":
-        networks.autoencoder.load_state_dict(averages)
+        networks.autoencoder.load_state_dict(part(averages, "autoencoder"))
         networks.autoencoder.eval().requires_grad_(False)
 
 

@@ -1,0 +1,186 @@
+"""Stage 1: its losses, and that each counts as the config says."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
+from fewview.models.random_features import RandomFeatures
+from fewview.training import train
+from fewview.training.compression import (
+    adaptive_weight,
+    feature_distance,
+    frequency_bands,
+    hinge_losses,
+)
+from fewview.training.config import AutoencoderStage
+
+START = "[training.autoencoder]\n"
+GAN = "discriminator_weight = 0.5\ndiscriminator_start = 2\n"
+SMALL = "[training.autoencoder.discriminator]\nwidth = 4\nnum_strided = 1\n"
+
+
+def with_gan(text: str) -> str:
+    return text.replace(START, START + GAN).replace(
+        "[training.alignment]", SMALL + "[training.alignment]"
+    )
+
+
+def lines_of(run) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def wave(cycles: int, axis: int, size: int = 16) -> torch.Tensor:
+    """A cosine with this many cycles along one axis of a cube."""
+    values = torch.cos(2 * torch.pi * cycles * torch.arange(size) / size)
+    shape = [1, 1, 1, 1, 1]
+    shape[axis] = size
+    return values.reshape(shape).expand(1, 1, size, size, size)
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_a_wave_is_in_one_band_whatever_its_axis(axis):
+    slow, fast = wave(2, axis), wave(4, axis)  # 0.125 and 0.25 cycles per voxel
+    low, high = frequency_bands(slow + fast, 0.2)
+    torch.testing.assert_close(low, slow.contiguous(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(high, fast.contiguous(), atol=1e-5, rtol=0)
+
+
+def test_a_diagonal_wave_is_as_high_as_its_length_says():
+    diagonal = wave(3, 2) * wave(3, 3)  # 0.19 along two axes: 0.27 across
+    low, _ = frequency_bands(diagonal, 0.25)
+    assert low.abs().max() < 1e-5
+
+
+def test_the_bands_of_an_odd_grid_add_up_to_the_volume():
+    volume = torch.randn(2, 1, 5, 6, 7)
+    low, high = frequency_bands(volume, 0.15)
+    torch.testing.assert_close(low + high, volume)
+
+
+def test_features_see_what_blur_takes_and_not_what_is_equal():
+    torch.manual_seed(0)
+    volume, network = torch.randn(1, 1, 16, 16, 16), RandomFeatures()
+    blurred = torch.nn.functional.avg_pool3d(volume, 3, 1, 1)
+    assert feature_distance(network, volume, volume) == 0.0
+    assert 0.1 < feature_distance(network, blurred, volume) < 6.0
+    assert not list(network.parameters())
+    assert not network.state_dict()
+
+
+def test_the_features_are_the_same_in_every_run_and_pass_gradients():
+    volume = torch.randn(1, 1, 8, 8, 8)
+    other = torch.randn(1, 1, 8, 8, 8, requires_grad=True)
+    distance, again = (feature_distance(RandomFeatures(), other, volume) for _ in "ab")
+    assert distance == again
+    distance.backward()
+    assert other.grad is not None
+    assert other.grad.abs().max() > 0
+
+
+def test_hinge_losses_stop_at_the_margin_and_keep_gradients_apart():
+    line = torch.nn.Conv3d(1, 1, 1, bias=False)  # logits that are half the volume
+    torch.nn.init.constant_(line.weight, 0.5)
+    made = torch.full((1, 1, 1, 1, 1), 1.0, requires_grad=True)
+    true = torch.full((1, 1, 1, 1, 1), 4.0)  # a logit of 2: beyond the margin, so without loss
+    fooling, telling = hinge_losses(line, made, true)
+    assert fooling.item() == -0.5
+    assert telling.item() == pytest.approx(0.5 * (0.0 + 1.5))
+    (fooling + telling).backward()
+    assert made.grad.item() == -0.5  # from fooling alone
+    assert line.weight.grad.item() == 0.5  # from telling alone: half of the made volume
+
+
+def test_the_adaptive_weight_makes_both_gradients_equal_at_the_last_layer():
+    last = torch.nn.Parameter(torch.randn(4))
+    l1, fooling = 3.0 * (last * torch.ones(4)).sum(), (last * torch.arange(4)).sum()
+    weight = adaptive_weight(l1, fooling, last)
+    assert not weight.requires_grad
+    pair = [torch.autograd.grad(loss, last)[0].norm() for loss in (l1, weight * fooling)]
+    torch.testing.assert_close(pair[1], pair[0], rtol=1e-3, atol=0)
+
+
+def test_the_adaptive_weight_is_bounded():
+    last = torch.nn.Parameter(torch.ones(1))
+    assert adaptive_weight(1e9 * last.sum(), 0.0 * last.sum(), last) == 1e4
+
+
+def test_a_volume_is_judged_alone_whatever_lies_beside_it_in_the_batch():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(DiscriminatorConfig(width=4), 1)
+    volumes = torch.randn(2, 1, 16, 16, 16)
+    torch.testing.assert_close(discriminator(volumes)[:1], discriminator(volumes[:1]))
+
+
+@pytest.mark.parametrize(
+    ("key", "figure"),
+    [
+        ("low_frequency_weight", "low_frequency_l1"),
+        ("perceptual_weight", "perceptual"),
+    ],
+)
+def test_a_term_counts_as_much_as_the_config_says(key, figure, tiny_config, tiny_store, tmp_path):
+    tiny_config.write_text(tiny_config.read_text().replace(START, START + f"{key} = 2.0\n"))
+    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
+    first = lines_of(tmp_path / "run")[0]
+    expected = first["l1"] + 1e-4 * first["kl"] + 2.0 * first[figure]
+    assert first["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_discriminator_waits_for_its_batch_and_then_counts(tiny_config, tiny_store, tmp_path):
+    plain = tiny_config.read_text()
+    train(tiny_config, tiny_store, tmp_path / "plain", stage="autoencoder")
+    tiny_config.write_text(with_gan(plain))
+    train(tiny_config, tiny_store, tmp_path / "gan", stage="autoencoder")
+    before, after = lines_of(tmp_path / "plain"), lines_of(tmp_path / "gan")
+    assert before[:2] == [
+        {**line, "seconds": old["seconds"]} for line, old in zip(after[:2], before, strict=False)
+    ]
+    assert "fooling" not in after[1]
+    third = after[2]
+    expected = third["l1"] + 1e-4 * third["kl"] + third["telling"]
+    expected += 0.5 * third["fooling_weight"] * third["fooling"]
+    assert third["loss"] == pytest.approx(expected, rel=1e-4)
+    moments = load_file(tmp_path / "gan" / "autoencoder.safetensors")
+    assert any(name.startswith("module.discriminator") for name in moments)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def stop_at_three(_stage: str, done: int, _steps: int, _shown: str) -> None:
+    if done == 3:
+        raise Stopped
+
+
+def test_an_adversarial_run_resumes_exactly_and_its_model_has_no_discriminator(
+    tiny_config, tiny_store, tmp_path
+):
+    tiny_config.write_text(with_gan(tiny_config.read_text()))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(tiny_config, tiny_store, whole)
+    with pytest.raises(Stopped):
+        train(tiny_config, tiny_store, broken, report=stop_at_three)
+    train(tiny_config, tiny_store, broken, resume=True)
+    one, other = (load_file(run / "autoencoder.safetensors") for run in (whole, broken))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    model = load_file(whole / "model" / "weights.safetensors")
+    assert not any("discriminator" in name for name in model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"perceptual_weight": -1.0},
+        {"frequency_cutoff": 0.5},
+        {"discriminator_start": -1},
+    ],
+)
+def test_a_stage_that_cannot_train_is_refused(settings):
+    with pytest.raises(ValueError, match="must"):
+        AutoencoderStage(num_steps=1, **settings)
