@@ -98,7 +98,7 @@ def test_stage_one_starts_from_the_linear_code(tiny_config, tiny_store, tmp_path
     tiny_config.write_text(text.replace(start, start + "learning_rate = 0.0\n"))
     train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
     weights = load_file(tmp_path / "run" / "autoencoder.safetensors")
-    assert weights["module.linear.back.weight"].abs().max() > 0
+    assert weights["module.autoencoder.linear.back.weight"].abs().max() > 0
 
 
 def test_edges_count_in_stage_one_as_much_as_the_config_says(tiny_config, tiny_store, tmp_path):

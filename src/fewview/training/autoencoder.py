@@ -14,6 +14,7 @@ from fewview.training.compression import (
     feature_distance,
     frequency_bands,
     hinge_losses,
+    sharpness_error,
 )
 from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey, generator_of
@@ -49,6 +50,7 @@ def train_autoencoder(
     if config.discriminator_weight > 0.0:
         modules["discriminator"] = PatchDiscriminator(config.discriminator, 1).to(source.device)
     features = RandomFeatures().to(source.device) if config.perceptual_weight > 0.0 else None
+    autoencoder.encoder.requires_grad_(not config.decoder_only)
 
     def step_loss(step: int) -> Losses:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
@@ -104,6 +106,10 @@ def _restoration(
         for (name, weight), band in zip(weights.items(), bands, strict=True):
             figures[f"{name}_frequency_l1"] = band.abs().mean().item()
             loss = loss + weight * band.abs().mean()
+    if config.sharpness_weight > 0.0:
+        sharpness = sharpness_error(restored, target)
+        figures["sharpness"] = sharpness.item()
+        loss = loss + config.sharpness_weight * sharpness
     if features is not None:
         distance = feature_distance(features, restored, target)
         figures["perceptual"] = distance.item()

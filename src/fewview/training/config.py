@@ -130,6 +130,10 @@ class StageConfig:
 class AutoencoderStage(StageConfig):
     """Stage 1: perceptual compression."""
 
+    decoder_only: bool = False
+    """Whether the encoder, and so every latent, stays as it is: a decoder may be made sharper
+    without learning stages 2 and 3 again."""
+
     kl_weight: float = 1e-4
     """Weight of the divergence (mean over latent values) beside the mean absolute error. CLS-DM's
     1e-4 between two sums is 1e-4 over the compression between two means: 7.8e-7 at 128:1."""
@@ -142,6 +146,9 @@ class AutoencoderStage(StageConfig):
 
     frequency_cutoff: float = 0.15
     """Radius in cycles per voxel between low and high frequencies, along all axes alike."""
+
+    sharpness_weight: float = 0.0
+    """Weight of the error of the local strength of detail, wherever the detail lies."""
 
     perceptual_weight: float = 0.0
     """Weight of the distance in the features of a fixed random network (`RandomFeatures`)."""
@@ -159,7 +166,7 @@ class AutoencoderStage(StageConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
-        bands = (self.low_frequency_weight, self.high_frequency_weight)
+        bands = (self.low_frequency_weight, self.high_frequency_weight, self.sharpness_weight)
         if min(*bands, self.kl_weight, self.perceptual_weight, self.discriminator_weight) < 0.0:
             raise ValueError("the weights of the autoencoder's losses must not be negative")
         if not 0.0 < self.frequency_cutoff < 0.5:
