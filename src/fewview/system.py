@@ -17,7 +17,8 @@ from fewview.diffusion.sampler import SamplerConfig
 from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
 from fewview.models.lifting import RayGrid
-from fewview.models.view_encoder import Projector, ViewEncoder, ViewEncoderConfig
+from fewview.models.projector import Projector
+from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
 from fewview.xray.geometry import Cameras, project_points
 
 LINE_INTEGRAL_SCALE = 4.0  # about the mean behind a chest (200 mm of water); images become -1 to 1
