@@ -103,7 +103,9 @@ def parts_to_learn(
     if encoder.detail_head is not None:
         parts["detail_head"] = encoder.detail_head.requires_grad_(True)
     if not alignment.contrasts and system.condition != "coarse":
-        parts["condition_head"] = encoder.condition_head.requires_grad_(True)
+        # Without its group norm: torch 2.13 crashes on a CPU in the gradient of a group norm in
+        # channels-last memory whose input needs none.
+        parts["condition_head"] = encoder.condition_head[-1].requires_grad_(True)
     return parts
 
 
