@@ -95,6 +95,8 @@ def test_contrast_alone_makes_no_estimate_and_the_aligned_views_condition_the_de
     kept = load_file(tmp_path / "run" / "model" / "weights.safetensors")
     name = "view_encoder.condition_head.2.weight"
     assert torch.equal(kept[name], aligned[f"average.{name}"].half())
+    learned = load_file(tmp_path / "run" / "diffusion.safetensors")
+    assert not any("view_encoder" in name for name in learned)
     found = reconstruct(read_views(views_folder), model=load_bundle(tmp_path / "run" / "model"))
     assert found.nfe == 2
 
