@@ -77,13 +77,12 @@ def lay_out_x2ct() -> None:
 
 
 def lay_out_ctspine1k() -> None:
-    # Named so that the default rule, seed 0, puts one of them into val and one into test.
-    for index in range(12):
+    for index in range(40, 52):  # of these names the default rule puts one into val, four into test
         folder = Path("CTSpine1K/raw_data/volumes", "liver" if index % 2 else "COLONOG")
         name = f"liver_{index}" if index % 2 else f"1.3.6.1.4.1.9328.50.4.{index:04d}"
-        write_volume(ball(index), folder / f"{name}.nii.gz")
+        write_volume(ball(index - 40), folder / f"{name}.nii.gz")
         masks = Path("CTSpine1K/raw_data/labels", folder.name)
-        write_volume(ball(index), masks / f"{name}_seg.nii.gz")
+        write_volume(ball(index - 40), masks / f"{name}_seg.nii.gz")
 
 
 LAYOUTS = {
