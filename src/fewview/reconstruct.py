@@ -114,7 +114,7 @@ def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple
 @torch.no_grad()
 def encode_views(bundle: Bundle, views: Views, *, for_head: bool) -> EncodedViews:
     """Bin the views to the model's pitch and encode them; `for_head` as in `condition_of`."""
-    images, rays = _prepared(bundle, views)
+    images, rays = network_inputs(bundle, views)
     with torch.autocast(bundle.device.type, torch.bfloat16):
         return condition_of(bundle.config, bundle.networks, images, rays, for_head=for_head)
 
@@ -122,11 +122,11 @@ def encode_views(bundle: Bundle, views: Views, *, for_head: bool) -> EncodedView
 @torch.no_grad()
 def _regressed(bundle: RegressorBundle, views: Views) -> Float[Tensor, "depth height width"]:
     """The HU volume of a regressor, in single precision."""
-    images, rays = _prepared(bundle, views)
+    images, rays = network_inputs(bundle, views)
     return bundle.config.grid.to_hu(bundle.networks.network(images, rays)[0, 0]).cpu()
 
 
-def _prepared(
+def network_inputs(
     bundle: Bundle | RegressorBundle, views: Views
 ) -> tuple[Float[Tensor, "1 view 2 row col"], RayGrid]:
     """Binned and normalized images, and where the voxels of the model grid project."""

@@ -19,9 +19,10 @@ from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
 from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.lifting import RayGrid
+from fewview.models.projector import Projector
 from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
-from fewview.models.view_encoder import Projector, ViewEncoder, ViewEncoderConfig
+from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
 from fewview.xray.geometry import Cameras, project_points
 
 AnyAutoencoder = Autoencoder | LdmAutoencoder

@@ -1,6 +1,5 @@
-"""Augmented bodies: target and views agree; the alignment losses."""
+"""Augmented bodies: target and views agree."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,6 @@ from scipy.ndimage import label
 
 from fewview.data.volume import Volume, cubic_grid, resample
 from fewview.system import GridConfig, ViewRange
-from fewview.training.alignment import contrastive_loss, match_loss
 from fewview.training.config import AlignmentStage, AugmentationConfig
 from fewview.training.diffusion import noise_draws
 from fewview.training.examples import Body, augment, center_of, generator_of, on_model_grid
@@ -169,26 +167,3 @@ def test_cropping_keeps_the_rest_where_it_was():
     first = round(((cropped.voxel_to_patient - whole.voxel_to_patient)[2, 3] / 6.25).item())
     assert cropped.hu.shape[0] < whole.hu.shape[0]
     assert torch.equal(cropped.hu, whole.hu[first : first + cropped.hu.shape[0]])
-
-
-def test_contrast_is_low_for_matched_and_high_for_swapped_pairs():
-    latent = torch.randn(4, 8, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    temperature = torch.tensor(math.log(0.1))
-    matched = contrastive_loss(latent, latent, temperature)
-    swapped = contrastive_loss(latent.flip(0), latent, temperature)
-    assert matched < 0.01
-    assert swapped > 5.0
-
-
-def test_contrast_does_not_grow_with_the_grid():
-    two = torch.randn(2, 4, 1, 1, 1, generator=torch.Generator().manual_seed(0))
-    small, large = two.expand(-1, -1, 2, 2, 2), two.expand(-1, -1, 8, 8, 8)
-    zero = torch.tensor(0.0)
-    loss = contrastive_loss(small, small, zero)
-    assert 0.1 < loss < math.log(2)
-    torch.testing.assert_close(loss, contrastive_loss(large, large, zero))
-
-
-def test_matched_latents_of_any_length_have_no_distance():
-    latent = torch.randn(2, 4, 2, 2, 2)
-    assert match_loss(3.0 * latent, latent) < 1e-10

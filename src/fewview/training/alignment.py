@@ -1,106 +1,250 @@
 """Stage 2: the view encoder learns the latent of the CT (contrast) and the CT itself."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewview.models.view_encoder import Projector
-from fewview.system import AnyViewEncoder
+from fewview.models.projector import Projector
+from fewview.system import Networks
+from fewview.training.collapse import Watch, matched_cosine
 from fewview.training.config import AlignmentStage
+from fewview.training.contrast import (
+    Memory,
+    case_contrast,
+    flat_unit,
+    local_contrast,
+    match_loss,
+)
+from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
 
 
-def contrastive_loss(
-    aligned: Float[Tensor, "batch latent depth height width"],
-    latent: Float[Tensor, "batch latent depth height width"],
-    log_temperature: Float[Tensor, ""],
-    *,
-    negatives: Float[Tensor, "negative latent depth height width"] | None = None,
-) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE between views and CT; the positive is the same case.
+class Pairs(NamedTuple):
+    """A whole batch of views and CTs, as the contrast needs it."""
 
-    The similarity is the cosine over latent channels, mean over positions, so its range does not
-    grow with the grid. The latents of other CTs are at hand, so each set of views is also told
-    apart from `negatives`, however small the batch.
+    aligned: list[Float[Tensor, "batch latent _ _ _"]]
+    """Of the views, by level."""
 
-    References:
-        CLS-DM stage 2; van den Oord et al. (2018), equation 4; both directions as in CLIP.
+    latent: Float[Tensor, "batch latent depth height width"]
+    cases: Int[Tensor, " batch"]
+    """Which copy each is."""
+
+    negatives: Float[Tensor, "negative latent depth height width"]
+    """Latents of other copies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """What stage 2 needs beside the view encoder: a projector per level, and the memory.
+
+    Level k averages condition and latent over blocks of 2^k voxels and has a projector and a
+    temperature of its own: what CLS-DM names as future work, as a feature pyramid (Lin et al.
+    2017). The memory holds latents of the first level and serves there.
     """
-    cts = latent if negatives is None else torch.cat([latent, negatives])
-    views, cts = (F.normalize(value, dim=1).flatten(1) for value in (aligned, cts))
-    scale = log_temperature.clamp(min=-4.6).exp() * aligned[0, 0].numel()
-    similarity = views @ cts.T / scale
-    same = torch.arange(len(views), device=views.device)
-    among_views = similarity[:, : len(views)].T
-    return 0.5 * (F.cross_entropy(similarity, same) + F.cross_entropy(among_views, same))
+
+    config: AlignmentStage
+    projector: Projector
+    coarser: nn.ModuleList
+    """Projectors of the levels beyond the first; they serve training only."""
+
+    memory: Memory | None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts by name, as the checkpoint has them."""
+        parts: dict[str, nn.Module] = {"projector": self.projector}
+        if len(self.coarser):
+            parts["coarser"] = self.coarser
+        if self.memory is not None:
+            parts["memory"] = self.memory
+        return parts
+
+    def project(self, condition: Tensor) -> list[Tensor]:
+        """Aligned latents of all levels."""
+        return [
+            projector(_pooled(condition, level)).float()
+            for level, projector in enumerate([self.projector, *self.coarser])
+        ]
+
+    def loss(self, pairs: Pairs, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The weighted terms, mean over levels, and their figures; the memory takes the batch.
+
+        Args:
+            pairs: The batch.
+            generator: Draws the positions of the local term.
+        """
+        config = self.config
+        terms = [self._level(level, pairs, generator) for level in range(config.levels)]
+        weights = {
+            "contrast": config.case_weight,
+            "match": config.match_weight,
+            "local": config.local_weight,
+        }
+        means = {name: torch.stack([of[name] for of in terms]).mean() for name in terms[0]}
+        total = torch.stack([weights[name] * value for name, value in means.items()]).sum()
+        if self.memory is not None:
+            self.memory.push(pairs.aligned[0].detach(), pairs.cases)
+        return total, {name: value.item() for name, value in means.items()}
+
+    def _level(
+        self, level: int, pairs: Pairs, generator: torch.Generator
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The terms of one level that have a weight."""
+        config, aligned, latent = self.config, pairs.aligned[level], _pooled(pairs.latent, level)
+        log_temperature = [self.projector, *self.coarser][level].log_temperature
+        memory = self.memory if level == 0 else None
+        terms = {}
+        if config.case_weight > 0.0:
+            terms["contrast"] = case_contrast(
+                aligned,
+                latent,
+                log_temperature,
+                negatives=_pooled(pairs.negatives, level),
+                past=None if memory is None else memory.aligned,
+                is_own=None if memory is None else memory.is_own(pairs.cases),
+            )
+        if config.match_weight > 0.0:
+            terms["match"] = match_loss(aligned, latent)
+        if config.local_weight > 0.0:
+            places = torch.randperm(latent[0, 0].numel(), generator=generator)
+            terms["local"] = local_contrast(
+                aligned,
+                latent,
+                log_temperature,
+                places[: config.local_positions].to(aligned.device),
+                against=config.local_negatives,
+            )
+        return terms
 
 
-def match_loss(aligned: Tensor, latent: Tensor) -> Float[Tensor, ""]:
-    """Mean squared distance of the normalized latents of matched pairs (CLS-DM stage 2)."""
-    return (F.normalize(aligned, dim=1) - F.normalize(latent, dim=1)).square().mean()
+def _pooled(volume: Tensor, level: int) -> Tensor:
+    """Averaged over blocks of 2^level voxels along each axis."""
+    return F.avg_pool3d(volume, 2**level) if level else volume
+
+
+def new_contrast(
+    config: AlignmentStage, projector: Projector, latent_size: int, seed: int = 0
+) -> Contrast:
+    """The contrast about a projector; fresh projectors of coarser levels, an empty memory.
+
+    Args:
+        config: The stage.
+        projector: The system's own.
+        latent_size: Voxels of the latent along each axis.
+        seed: Of the fresh weights.
+    """
+    convolution = projector.project
+    num_channels = convolution.out_channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator_of(seed, 23).initial_seed())
+        coarser = nn.ModuleList(
+            Projector(convolution.in_channels, num_channels) for _ in range(config.levels - 1)
+        )
+    memory = None
+    if config.queue_size:
+        memory = Memory(config.queue_size, num_channels * latent_size**3)
+        memory.to(convolution.weight.device)
+    return Contrast(config, projector, coarser.to(convolution.weight.device), memory)
 
 
 def train_alignment(
     config: AlignmentStage,
-    view_encoder: AnyViewEncoder,
-    projector: Projector,
+    networks: Networks,
     latents: Latents,
     source: TrainingSource,
     out: Path,
     *,
     report: Report,
 ) -> None:
-    """Fit view encoder, both heads and projector together (all trained, unlike published).
+    """Fit view encoder, its heads and projector together (all trained, unlike published).
 
-    With `projector_only` the view encoder is left as it is.
+    A term without weight is neither computed nor trained. With `projector_only` the view encoder
+    is left as it is.
     """
+    view_encoder = networks.view_encoder
+    seed = source.training.seed
+    contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
     validation = source.validation()
+    true = true_latents(networks, [target for target, _ in validation], source)
     view_encoder.requires_grad_(not config.projector_only)
+    watch = Watch(config.warmup_steps + config.num_steps // 10)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)
         chosen, others = drawn[: config.batch_size], drawn[config.batch_size :]
         bodies = [source.body(latents.keys[index]) for index in chosen]
-        target = torch.cat([source.target(body) for body in bodies])
-        latent = latents.mean[chosen].float().to(target.device)
         views = source.views(bodies, 21, step)
         with source.autocast():
-            encoding = view_encoder(views.images, views.rays)
-            aligned = projector(encoding.condition)
-        contrast = contrastive_loss(
-            aligned.float(),
-            latent,
-            projector.log_temperature,
-            negatives=latents.mean[others].float().to(target.device),
-        )
-        match = match_loss(aligned.float(), latent)
-        error = encoding.estimate - target
-        voxel = error.abs().mean() if config.reconstruction == "l1" else error.square().mean()
-        loss = voxel + config.contrast_weight * (contrast + config.match_weight * match)
-        return loss, {
-            "voxel": voxel.item(),
-            "contrast": contrast.item(),
-            "match": match.item(),
-            "train_psnr_db": psnr_db(encoding.estimate.detach(), target),
-        }
+            encoding = view_encoder(views.images, views.rays, with_estimate=config.reconstructs)
+        figures: dict[str, float] = {}
+        losses = []
+        if config.reconstructs:
+            target = torch.cat([source.target(body) for body in bodies])
+            voxel = voxel_error(config, encoding.estimate, target)
+            losses.append(config.reconstruction_weight * voxel)
+            figures["voxel"] = voxel.item()
+            figures["train_psnr_db"] = psnr_db(encoding.estimate.detach(), target)
+        if config.contrasts:
+            with source.autocast():
+                aligned = contrast.project(encoding.condition)
+            device = encoding.condition.device
+            latent, negatives = (latents.mean[n].float().to(device) for n in (chosen, others))
+            pairs = Pairs(aligned, latent, torch.tensor(chosen).to(device), negatives)
+            total, terms = contrast.loss(pairs, generator_of(seed, 22, step))
+            losses.append(config.contrast_weight * total)
+            figures |= terms | watch.see(step, aligned[0].detach(), latent)
+        return torch.stack(losses).sum(), figures
 
     def validate() -> dict[str, float]:
-        scores = []
+        scores, found = [], []
         for target, views in validation:
             with source.autocast():
-                scores.append(psnr_db(view_encoder(views.images, views.rays).estimate, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+                encoding = view_encoder(views.images, views.rays, with_estimate=config.reconstructs)
+                if config.contrasts:
+                    found.append(networks.projector(encoding.condition).float())
+            if config.reconstructs:
+                scores.append(psnr_db(encoding.estimate, target))
+        figures = {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return figures | (matched_figures(torch.cat(found), true) if found else {})
 
     stage = Stage(
         name="alignment",
         config=config,
-        module=nn.ModuleDict({"view_encoder": view_encoder, "projector": projector}),
+        module=nn.ModuleDict({"view_encoder": view_encoder, **contrast.modules()}),
         step_loss=step_loss,
         validate=validate,
     )
     fit(stage, out, report=report)
+
+
+def voxel_error(config: AlignmentStage, estimate: Tensor, target: Tensor) -> Float[Tensor, ""]:
+    """The reconstruction ("autoregressive") constraint of CLS-DM: the CT from its views."""
+    error = estimate - target
+    return error.abs().mean() if config.reconstruction == "l1" else error.square().mean()
+
+
+@torch.no_grad()
+def true_latents(networks: Networks, targets: list[Tensor], source: TrainingSource) -> Tensor:
+    """Latents of the validation CTs; empty without any."""
+    with source.autocast():
+        found = [networks.autoencoder.encode(target).mean.float() for target in targets]
+    return torch.cat(found) if found else torch.empty(0)
+
+
+def matched_figures(
+    aligned: Float[Tensor, "case latent depth height width"],
+    latent: Float[Tensor, "case latent depth height width"],
+) -> dict[str, float]:
+    """Of held-out cases: the mean cosine, and how many CTs are the nearest to their own views."""
+    figures = {"val_alignment": matched_cosine(aligned, latent)}
+    if len(aligned) > 1:
+        nearest = (flat_unit(aligned) @ flat_unit(latent).T).argmax(dim=1)
+        own = torch.arange(len(aligned), device=nearest.device)
+        figures["val_top1"] = (nearest == own).float().mean().item()
+    return figures

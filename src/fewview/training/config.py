@@ -182,23 +182,95 @@ class AutoencoderStage(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentStage(StageConfig):
-    """Stage 2: contrast and reconstruction."""
+    """Stage 2: reconstruction and contrast.
+
+    The loss is reconstruction_weight x error of the estimate + contrast_weight x (case_weight x
+    InfoNCE of cases + match_weight x distance of matched pairs + local_weight x InfoNCE of
+    positions). What has no weight is not computed.
+    """
+
+    reconstruction_weight: float = 1.0
+    """Weight of the error of the CT estimate, CLS-DM's "autoregressive" constraint. Without it the
+    system has no estimate (`system.estimate = false`)."""
+
+    reconstruction: Literal["l1", "mse"] = "mse"
+    """Error of the CT estimate; `l1` is CLS-DM's, `mse` aims at the posterior mean."""
 
     contrast_weight: float = 0.005
-    """Weight of the contrastive term; CLS-DM's 1e4 beside a sum over voxels, as a mean."""
+    """Weight of all contrastive terms; CLS-DM's 1e4 beside a sum over voxels, as a mean."""
+
+    case_weight: float = 1.0
+    """Of the cases told apart, inside the contrastive terms."""
+
+    match_weight: float = 0.5
+    """Of the distance of matched pairs, inside the contrastive terms (CLS-DM)."""
+
+    local_weight: float = 0.0
+    """Of the latent positions told apart, inside the contrastive terms."""
+
+    local_positions: int = 256
+    """Positions drawn for the local term in each step; they bound its memory."""
+
+    local_negatives: Literal["positions", "cases", "both"] = "both"
+    """What a position is told apart from: other positions of its case, the same position of other
+    cases of the batch, or both."""
 
     num_negatives: int = 16
     """Cached latents of other copies that each set of views is also told apart from."""
 
-    match_weight: float = 0.5
-    """Weight of the distance of matched pairs inside the contrastive term (CLS-DM)."""
+    queue_size: int = 0
+    """Aligned latents of the last sets of views that each CT is also told apart from."""
+
+    levels: int = 1
+    """Resolutions at which views and CT are compared; each level halves the one before."""
 
     projector_only: bool = False
     """Whether the view encoder stays as it is, and only the projector learns the latent: for a view
     encoder that was trained before, beside another autoencoder."""
 
-    reconstruction: Literal["l1", "mse"] = "mse"
-    """Error of the CT estimate; `l1` is CLS-DM's, `mse` aims at the posterior mean."""
+    def __post_init__(self) -> None:
+        """Refuse a stage that would learn nothing, and terms without anything to tell apart."""
+        super().__post_init__()
+        for name in ("reconstruction", "contrast", "case", "match", "local"):
+            if not getattr(self, f"{name}_weight") >= 0.0:
+                raise ValueError(f"{name}_weight must be 0 or more")
+        if min(self.num_negatives, self.queue_size) < 0 or self.levels < 1:
+            raise ValueError("num_negatives and queue_size must be 0 or more, levels 1 or more")
+        if not self.contrasts and (self.projector_only or not self.reconstructs):
+            raise ValueError(
+                "nothing to learn: give reconstruction_weight, or contrast_weight with one of "
+                "case_weight, match_weight and local_weight (projector_only needs the latter)"
+            )
+        if self.contrast_weight > 0.0 and not self.contrasts:
+            raise ValueError(
+                "contrast_weight weighs nothing: case_weight, match_weight and local_weight are 0"
+            )
+        if self.contrasts:
+            self._check_negatives()
+
+    def _check_negatives(self) -> None:
+        """Refuse contrast with nothing to tell apart, and a queue that nothing reads."""
+        if self.queue_size and (not self.case_weight or self.queue_size < self.batch_size):
+            raise ValueError("queue_size needs case_weight, and must hold a batch")
+        if self.case_weight and self.batch_size + self.num_negatives + self.queue_size < 2:
+            raise ValueError(
+                "case_weight needs negatives: raise batch_size, num_negatives or queue_size"
+            )
+        if self.local_weight and self.local_positions < 2:
+            raise ValueError(f"local_positions must be 2 or more, got {self.local_positions}")
+        if self.local_weight and self.local_negatives == "cases" and self.batch_size < 2:
+            raise ValueError('local_negatives = "cases" needs a batch_size of 2 or more')
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the CT estimate is part of the loss."""
+        return self.reconstruction_weight > 0.0
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether any contrastive term is part of the loss."""
+        terms = self.case_weight + self.match_weight + self.local_weight
+        return self.contrast_weight * terms > 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,17 +370,36 @@ class RunConfig:
     training: TrainingConfig
 
     def __post_init__(self) -> None:
-        """Refuse a system with an estimate that no stage would train, or the other way round."""
-        if self.system.estimate != (self.training.alignment is not None):
+        """Refuse an estimate that no stage trains, and what the latent is too small for."""
+        alignment = self.training.alignment
+        reconstructs = alignment is not None and alignment.reconstructs
+        was_trained = alignment is not None and alignment.projector_only
+        if self.system.estimate and not (reconstructs or was_trained):
             raise ValueError(
-                "system.estimate is trained by the alignment stage: give [training.alignment], or "
-                "set system.estimate = false"
+                "system.estimate is trained by the alignment stage: give [training.alignment] "
+                "with a reconstruction_weight, or set system.estimate = false"
             )
-        learned = not self.system.estimate or self.system.view_encoder.detail_channels > 0
+        if reconstructs and not self.system.estimate:
+            raise ValueError(
+                "the alignment stage would train an estimate that the system does not have: set "
+                "reconstruction_weight = 0, or system.estimate = true"
+            )
+        if alignment is not None and alignment.levels > 1:
+            size = self.system.grid.size // self.system.autoencoder.reduction
+            if size % 2 ** (alignment.levels - 1) or size < 2**alignment.levels:
+                raise ValueError(
+                    f"a latent of {size} voxels a side has no {alignment.levels} levels of 2 or "
+                    "more voxels a side"
+                )
+        learned = (
+            alignment is None
+            or self.system.view_encoder.detail_channels > 0
+            or (not alignment.contrasts and self.system.condition != "coarse")
+        )
         if self.training.diffusion.fixed_views and learned:
             raise ValueError(
                 "fixed_views needs a view encoder that stage 3 leaves as it is: give "
-                "[training.alignment] and view_encoder.detail_channels = 0"
+                "[training.alignment] with a contrast and view_encoder.detail_channels = 0"
             )
 
 

@@ -10,7 +10,7 @@ from fewview.diffusion.noise import Schedule
 from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.conditions import cached_conditions
-from fewview.training.config import DiffusionStage
+from fewview.training.config import AlignmentStage, DiffusionStage
 from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -23,22 +23,17 @@ def train_diffusion(
     config: DiffusionStage,
     system: SystemConfig,
     networks: Networks,
+    learned: dict[str, nn.Module],
     latents: Latents,
     source: TrainingSource,
     out: Path,
     *,
     report: Report,
 ) -> None:
-    """Fit the denoiser; the scale of what it samples is measured first and kept in `networks`.
+    """Fit the denoiser and what else is `learned`, such as `parts_to_learn` names it.
 
-    A system without an estimate has had no stage 2: its view encoder learns here as well. Of
-    one with an estimate only the head of the detail does.
+    The scale of what the denoiser samples is measured first and kept in `networks`.
     """
-    parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
-    if not system.estimate:
-        parts["view_encoder"] = networks.view_encoder
-    elif networks.view_encoder.detail_head is not None:
-        parts["detail_head"] = networks.view_encoder.detail_head.requires_grad_(True)
     schedule = Schedule(system.noise)
     validation = source.validation()
     fixed = None
@@ -95,12 +90,33 @@ def train_diffusion(
     stage = Stage(
         name="diffusion",
         config=config,
-        module=nn.ModuleDict(parts),
+        module=nn.ModuleDict(learned),
         step_loss=step_loss,
         validate=validate,
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
     )
     fit(stage, out, report=report)
+
+
+def parts_to_learn(
+    system: SystemConfig, networks: Networks, alignment: AlignmentStage | None
+) -> dict[str, nn.Module]:
+    """The denoiser, and what stage 2 has left untrained of what the denoiser is told.
+
+    Without stage 2 that is the whole view encoder. After it, it is the head of the detail, and
+    without contrast that of the condition, which no other loss reaches.
+    """
+    parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
+    encoder = networks.view_encoder
+    if alignment is None:
+        return parts | {"view_encoder": encoder}
+    if encoder.detail_head is not None:
+        parts["detail_head"] = encoder.detail_head.requires_grad_(True)
+    if not alignment.contrasts and system.condition != "coarse":
+        # Without its group norm: torch 2.13 crashes on a CPU in the gradient of a group norm in
+        # channels-last memory whose input needs none.
+        parts["condition_head"] = encoder.condition_head[-1].requires_grad_(True)
+    return parts
 
 
 def noise_draws(clean: Tensor, condition: Tensor, count: int) -> tuple[Tensor, Tensor]:

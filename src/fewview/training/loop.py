@@ -70,8 +70,12 @@ class Averages:
     def update(self, module: nn.Module, step: int) -> None:
         """Move toward the module's weights after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        learned = {name for name, _ in module.named_parameters()}
         for name, value in module.state_dict().items():
-            self.values[name].lerp_(value.detach(), 1 - decay)
+            if name in learned:
+                self.values[name].lerp_(value.detach(), 1 - decay)
+            else:  # a buffer is a state, of which only the last counts
+                self.values[name].copy_(value)
 
 
 def fit(stage: Stage, out: Path, *, report: Report) -> None:

@@ -16,7 +16,7 @@ from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.checkpoint import part, read_checkpoint
 from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
-from fewview.training.diffusion import train_diffusion
+from fewview.training.diffusion import parts_to_learn, train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
@@ -148,18 +148,11 @@ def _run_stage(
         return
     latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source)
     if name == "alignment" and training.alignment is not None:
-        train_alignment(
-            training.alignment,
-            networks.view_encoder,
-            networks.projector,
-            latents,
-            source,
-            out,
-            report=report,
-        )
+        train_alignment(training.alignment, networks, latents, source, out, report=report)
         return
+    learned = parts_to_learn(config.system, networks, training.alignment)
     train_diffusion(
-        training.diffusion, config.system, networks, latents, source, out, report=report
+        training.diffusion, config.system, networks, learned, latents, source, out, report=report
     )
 
 

@@ -1,0 +1,51 @@
+"""The paper's ablations, from nothing: `python benchmarks/ablation.py --out DIR`.
+
+Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), trains the systems of
+configs/ablation, each of which differs from both.toml in one factor, measures the alignment of
+those that have one, and runs `fewview experiment configs/experiment-ablation.toml`: losses, views,
+compression and denoiser calls. Rows that share stage 1 train it once a seed. Every step goes on
+where it was stopped. `--steps N` cuts each stage to N steps, to see that everything runs.
+"""
+
+from pathlib import Path
+
+from runs import ROOT, options_of, prepare, run_experiment, run_python, train
+
+CONFIGS = ROOT / "configs" / "ablation"
+DEFAULT = "both"
+SEEDS = (0, 1, 2)
+LOSSES = ("both", "contrast", "reconstruction", "ldm")
+"""The four-row ablation, with the default first: the others take over its stage 1."""
+
+COMPRESSION = ("ratio16", "ratio32")
+ALIGNED = ("both", "contrast", *COMPRESSION)
+"""What has learned a projector."""
+
+
+def measure_alignment(run: Path, out: Path, steps: int | None) -> None:
+    """Retrieval, distances and picture of a run's model, unless they are there."""
+    if (out / "alignment.json").is_file():
+        return
+    words = ["-m", "fewview.experiment.alignment", run / "model", "--out", out]
+    words += ["--phantoms", 50] if steps is None else ["--phantoms", 3, "--phantom-size", 64]
+    run_python(*words)
+
+
+def main() -> None:
+    """Prepare, train, measure, compare."""
+    options = options_of(__doc__, "experiment-ablation")
+    out: Path = options.out
+    prepare(out, options.phantoms, options.ct_data)
+    rows = [(name, seed) for seed in SEEDS for name in LOSSES]
+    rows += [(name, 0) for name in COMPRESSION]
+    for name, seed in rows:
+        shared = DEFAULT if name in LOSSES and name != DEFAULT else None
+        source = CONFIGS / f"{name}.toml"
+        run = train(source, seed, out, options.steps, stage_one_of=shared)
+        if name in ALIGNED:
+            measure_alignment(run, out / "alignment" / f"{name}-{seed}", options.steps)
+    run_experiment(options.experiment, out, options.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What the scripts with many runs share: phantoms to a store, configs to models, an experiment.
+
+Every step goes on where it was stopped. A trial is the same with few steps and few cases.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from fewview import config as config_files
+from fewview.training.config import RunConfig, load_run
+
+ROOT = Path(__file__).parent.parent
+FIRST_STAGE = ("autoencoder.safetensors", "latents.safetensors")
+"""What stage 1 leaves for the others."""
+
+
+def options_of(about: str | None, experiment: str) -> argparse.Namespace:
+    """The command line of such a script."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ct-data", type=Path, help="folder of the development CTs")
+    parser.add_argument("--phantoms", type=int, default=150, help="phantoms to train on")
+    parser.add_argument("--steps", type=int, help="only so many steps a stage: a trial")
+    parser.add_argument("--experiment", default=experiment, help="which config")
+    options = parser.parse_args()
+    options.out = options.out.resolve()
+    return options
+
+
+def fewview(*words: object) -> None:
+    """Run a `fewview` command; stop where it fails."""
+    run_python("-c", "from fewview.cli import main; main()", *words)
+
+
+def run_python(*words: object) -> None:
+    """Run this Python; stop where it fails."""
+    subprocess.run([sys.executable, *map(str, words)], check=True)
+
+
+def prepare(out: Path, num_phantoms: int, ct_data: Path | None) -> None:
+    """Make phantoms and bring them, and the training CTs if there are any, into `out/store`."""
+    if not (out / "phantoms").is_dir():
+        fewview("phantom", out / "phantoms", "--count", num_phantoms)
+    sources, splits = [out / "phantoms"], ["--split-shares", "0.05,0.0"]
+    if ct_data is not None:
+        sources.append(ct_data)
+        splits = ["--split", str(ROOT / "configs" / "fewview-64.csv")]
+    fewview("prepare", *sources, "--out", out / "store", "--size", 128, *splits)
+
+
+def config_of_run(source: Path, seed: int, steps: int | None, folder: Path) -> Path:
+    """A committed config with a seed of its own, and fewer steps where they are asked for."""
+    text = source.read_text(encoding="utf-8")
+    text = re.sub(r"^seed = \d+\n", "", text, flags=re.MULTILINE)
+    text = text.replace("[training]\n", f"[training]\nseed = {seed}\n", 1)
+    if steps is not None:
+        text = re.sub(r"num_steps = \d+", f"num_steps = {steps}", text)
+        text = re.sub(r"cooldown_steps = \d+", "cooldown_steps = 0", text)
+        text = re.sub(r"num_examples = \d+\n", "", text)
+        text = text.replace("[training]\n", f"[training]\nnum_examples = {max(4, steps)}\n", 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{source.stem}-{seed}.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def train(
+    source: Path,
+    seed: int,
+    out: Path,
+    steps: int | None,
+    *,
+    start: str | None = None,
+    stage_one_of: str | None = None,
+) -> Path:
+    """Train one config with one seed, unless its model is there; returns the run's folder.
+
+    Args:
+        source: The committed config.
+        seed: The run's seed.
+        out: Where the store and all runs lie.
+        steps: Steps of a trial.
+        start: The run of seed 0 whose model this one starts from.
+        stage_one_of: The config whose finished stage 1 of the same seed this run takes over, if
+            it is the same stage 1.
+    """
+    run = out / "runs" / f"{source.stem}-{seed}"
+    if (run / "model" / "weights.safetensors").is_file():
+        return run
+    config = config_of_run(source, seed, steps, out / "configs")
+    if stage_one_of is not None:
+        take_stage_one(out / "runs" / f"{stage_one_of}-{seed}", config, run)
+    words = ["train", config, "--data", out / "store", "--out", run]
+    if run.is_dir():
+        words.append("--resume")
+    if start is not None:
+        words += ["--start", out / "runs" / f"{start}-0" / "model"]
+    fewview(*words)
+    return run
+
+
+def take_stage_one(finished: Path, config_path: Path, run: Path) -> None:
+    """Begin a run with the stage 1 of another, where both would train the same one.
+
+    Stage 1 depends on grid, autoencoder, data and seed alone, so this changes no result: it saves
+    the time of training the same weights again.
+
+    Raises:
+        ValueError: If the two configs do not have the same stage 1.
+    """
+    if run.is_dir() or not all((finished / name).is_file() for name in FIRST_STAGE):
+        return
+    config = load_run(config_path)
+    if stage_one_of_config(config) != stage_one_of_config(load_run(finished / "config.toml")):
+        raise ValueError(f"{config_path} has another stage 1 than {finished}")
+    run.mkdir(parents=True)
+    for name in FIRST_STAGE:
+        shutil.copy(finished / name, run / name)
+    # Last: without it the folder is not taken for a run, and nothing goes on from half a copy.
+    (run / "config.toml").write_text(config_files.to_toml(config), encoding="utf-8")
+
+
+def stage_one_of_config(config: object) -> tuple[object, ...]:
+    """All that stage 1 and its latents depend on."""
+    if not isinstance(config, RunConfig):
+        raise ValueError("a regressor has no stage 1 to take over")
+    training = config.training
+    return (
+        config.system.grid,
+        config.system.autoencoder,
+        training.autoencoder,
+        training.augmentation,
+        (training.seed, training.num_examples, training.phantom_share, training.precision),
+    )
+
+
+def run_experiment(name: str, out: Path, steps: int | None) -> None:
+    """Run an experiment's config on the runs; a trial takes two small phantoms."""
+    text = (ROOT / "configs" / f"{name}.toml").read_text(encoding="utf-8")
+    text = text.replace("RUNS", str(out / "runs"))
+    if steps is not None:
+        text = re.sub(r"^count = \d+$", "count = 2\nsize = 64", text, flags=re.MULTILINE)
+    (out / "experiment.toml").write_text(text, encoding="utf-8")
+    fewview("experiment", out / "experiment.toml", "--out", out / "experiment")

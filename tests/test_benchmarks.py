@@ -1,0 +1,62 @@
+"""What the benchmark scripts share: cutting a config to a trial, and taking over a stage 1."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fewview.training import train
+from fewview.training.config import load_run
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "runs.py"
+
+pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="not a source checkout")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    specification = importlib.util.spec_from_file_location("runs", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablation").glob("*.toml")))
+def test_a_trial_of_an_ablation_differs_in_steps_and_seed_alone(runs, path, tmp_path):
+    trial = load_run(runs.config_of_run(path, 2, 3, tmp_path))
+    whole = load_run(path)
+    assert trial.system == whole.system
+    assert (trial.training.seed, trial.training.num_examples) == (2, 4)
+    assert trial.training.diffusion.num_steps == 3
+
+
+@pytest.mark.parametrize("name", ["contrast", "reconstruction", "ldm"])
+def test_the_rows_of_the_losses_share_stage_one_and_stage_three(runs, name):
+    both, other = (
+        load_run(ROOT / "configs" / "ablation" / f"{one}.toml") for one in ("both", name)
+    )
+    assert runs.stage_one_of_config(both) == runs.stage_one_of_config(other)
+    assert both.training.diffusion == other.training.diffusion
+    assert both.system.denoiser == other.system.denoiser
+
+
+def test_a_run_with_the_stage_one_of_another_equals_one_that_trained_its_own(
+    runs, tiny_config, tiny_store, tiny_run, tmp_path
+):
+    stage = "[training.alignment]\n"
+    text = tiny_config.read_text().replace(stage, stage + "contrast_weight = 0.0\n")
+    tiny_config.write_text(text)
+    train(tiny_config, tiny_store, tmp_path / "own")
+    runs.take_stage_one(tiny_run, tiny_config, tmp_path / "taken")
+    train(tiny_config, tiny_store, tmp_path / "taken", resume=True)
+    own, taken = (
+        load_file(tmp_path / name / "model" / "weights.safetensors") for name in ("own", "taken")
+    )
+    assert all(torch.equal(own[name], taken[name]) for name in own)
+    tiny_config.write_text(text.replace("latent_channels = 2", "latent_channels = 4"))
+    with pytest.raises(ValueError, match="another stage 1"):
+        runs.take_stage_one(tiny_run, tiny_config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
