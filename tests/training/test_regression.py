@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle, load_model
 from fewview.data.volume import Volume
-from fewview.models.x2ct import X2ct
+from fewview.models.x2ct import ExampleDropout, X2ct
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import RegressionRun, load_run
@@ -116,21 +116,22 @@ def test_the_discriminator_is_trained_and_not_in_the_model(config, tiny_store, t
 
 
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)
-def test_every_step_drops_other_links_and_a_second_run_the_same(
+def test_every_example_drops_other_links_and_in_a_second_run_the_same(
     config, tiny_store, tmp_path, monkeypatch
 ):
     seeds, forward = [], X2ct.forward
 
     def noting(self, images, rays):
         if self.training:
-            seeds.append(torch.initial_seed())
+            links = [part for part in self.modules() if isinstance(part, ExampleDropout)]
+            seeds.extend(one.initial_seed() for one in links[0].generators)
         return forward(self, images, rays)
 
     monkeypatch.setattr(X2ct, "forward", noting)
     train(config, tiny_store, tmp_path / "one")
-    assert len(set(seeds)) == len(seeds) == 4
+    assert len(set(seeds)) == len(seeds) == 8  # 4 steps of 2 examples
     train(config, tiny_store, tmp_path / "two")
-    assert seeds[4:] == seeds[:4]
+    assert seeds[8:] == seeds[:8]
 
 
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewview.models.view_encoder import Projector, ViewEncoder
+from fewview.training.batches import group_places
 from fewview.training.config import AlignmentStage
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -61,19 +62,22 @@ def train_alignment(
     validation = source.validation()
     view_encoder.requires_grad_(not config.projector_only)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)
-        chosen, others = drawn[: config.batch_size], drawn[config.batch_size :]
+        chosen = [drawn[place] for place in places]
+        # Latents of other CTs need no network, so also those of other micro-batches are told apart.
+        together = [drawn[place] for place in group_places(places, source.processes)]
+        others = [index for index in drawn if index not in together]
         bodies = [source.body(latents.keys[index]) for index in chosen]
         target = torch.cat([source.target(body) for body in bodies])
         latent = latents.mean[chosen].float().to(target.device)
-        views = source.views(bodies, 21, step)
+        views = source.views(bodies, places, 21, step)
         with source.autocast():
             encoding = view_encoder(views.images, views.rays)
             aligned = projector(encoding.condition)
         contrast = contrastive_loss(
-            aligned.float(),
-            latent,
+            source.gathered(aligned.float()),
+            latents.mean[together].float().to(target.device),
             projector.log_temperature,
             negatives=latents.mean[others].float().to(target.device),
         )
@@ -88,12 +92,12 @@ def train_alignment(
             "train_psnr_db": psnr_db(encoding.estimate.detach(), target),
         }
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, views in validation:
             with source.autocast():
                 scores.append(psnr_db(view_encoder(views.images, views.rays).estimate, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="alignment",
@@ -102,4 +106,4 @@ def train_alignment(
         step_loss=step_loss,
         validate=validate,
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)

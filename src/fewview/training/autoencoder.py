@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewview.models.autoencoder import Autoencoder
 from fewview.training.config import AutoencoderStage
-from fewview.training.examples import ExampleKey, generator_of
+from fewview.training.examples import ExampleKey
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
 
@@ -35,19 +35,17 @@ def train_autoencoder(
         first = [source.target(source.body(key)) for key in keys[:LINEAR_BODIES]]
         autoencoder.start_linear_path(torch.cat(first))
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
         # A seed beyond the cached copies: the autoencoder never sees one body twice.
         seed = len(keys) + step * config.batch_size
         bodies = [
-            source.body(ExampleKey(keys[index].case, seed + place))
-            for place, index in enumerate(chosen)
+            source.body(ExampleKey(keys[chosen[place]].case, seed + place)) for place in places
         ]
         target = torch.cat([source.target(body) for body in bodies])
-        generator = generator_of(source.training.seed, 11, step)
         with source.autocast():
             posterior = autoencoder.encode(target)
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
+            noise = source.noise(posterior.mean.shape[1:], places, 11, step)
             latent = posterior.mean + (0.5 * posterior.log_variance).exp() * noise
             restored = autoencoder.decode(latent)
         error, kl = restored - target, posterior.kl()
@@ -55,13 +53,13 @@ def train_autoencoder(
         loss = l1 + config.kl_weight * kl + config.high_frequency_weight * fine
         return loss, {"l1": l1.item(), "high_frequency_l1": fine.item(), "kl": kl.item()}
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, _ in validation:
             with source.autocast():
                 restored = autoencoder.decode(autoencoder.encode(target).mean)
             scores.append(psnr_db(restored, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="autoencoder",
@@ -70,7 +68,7 @@ def train_autoencoder(
         step_loss=step_loss,
         validate=validate,
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
 
 
 def high_frequencies(

@@ -40,12 +40,14 @@ def train_diffusion(
         parts["detail_head"] = networks.view_encoder.detail_head.requires_grad_(True)
     schedule = Schedule(system.noise)
     validation = source.validation()
-    networks.latent_scale = measured_scale(system, networks, latents, source)
+    scale = measured_scale(system, networks, latents, source)
+    networks.latent_scale = source.processes.of_first(scale)  # machines may round differently
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = source.draw(config.batch_size, len(latents.keys), 30, step)
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
+        drawn = source.draw(config.batch_size, len(latents.keys), 30, step)
+        chosen = [drawn[place] for place in places]
         bodies = [source.body(latents.keys[index]) for index in chosen]
-        views = source.views(bodies, 31, step)
+        views = source.views(bodies, places, 31, step)
         latent = latents.mean[chosen].float().to(views.images.device)
         with source.autocast():
             encoded = condition_of(system, networks, views.images, views.rays)
@@ -53,9 +55,11 @@ def train_diffusion(
         clean, condition = noise_draws(
             clean * networks.latent_scale, encoded.condition, config.num_noise_draws
         )
+        count = config.num_noise_draws
         generator = generator_of(source.training.seed, 32, step)
-        time = stratified_times(len(clean), generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        times = stratified_times(config.batch_size * count, generator)
+        time = times[places.start * count : places.stop * count].to(clean.device)
+        noise = source.noise((count, *clean.shape[1:]), places, 32, step).flatten(0, 1)
         with source.autocast():
             loss = denoising_loss(
                 networks.denoiser,
@@ -68,7 +72,7 @@ def train_diffusion(
             )
         return loss, {}
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, views in validation:
             noise = torch.randn(
@@ -80,7 +84,7 @@ def train_diffusion(
                 volume = networks.autoencoder.decode(latent)
                 volume = volume + lost_in_coding(system, networks, encoded)
             scores.append(psnr_db(volume, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="diffusion",
@@ -90,7 +94,7 @@ def train_diffusion(
         validate=validate,
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
 
 
 def noise_draws(clean: Tensor, condition: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +111,7 @@ def measured_scale(
         return latents.scale
     squares = []
     for index in range(min(SCALE_EXAMPLES, len(latents.keys))):
-        views = source.views([source.body(latents.keys[index])], 34, index)
+        views = source.views([source.body(latents.keys[index])], range(1), 34, index)
         with source.autocast():
             coarse = condition_of(system, networks, views.images, views.rays).coarse
         squares.append((latents.mean[index].float().to(coarse.device) - coarse).square().mean())

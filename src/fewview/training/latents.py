@@ -1,6 +1,7 @@
 """Latents of the augmented copies, computed once: stages 2 and 3 never run the encoder again."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +32,22 @@ class Latents:
 
 @torch.no_grad()
 def cached_latents(path: Path, autoencoder: Autoencoder, source: TrainingSource) -> Latents:
-    """Read the latents of the run, or compute and keep them."""
+    """Read the latents of the run, or compute them, each process its share, and keep them."""
     keys = source.keys()
     expected = json.dumps([[key.case, key.seed] for key in keys])
     if path.exists():
         tensors, metadata = read_checkpoint(path)
         if metadata.get("keys") == expected:
             return Latents(keys, tensors["mean"])
-    means = []
-    for key in keys:
+    processes, means = source.processes, []
+    # Rounded up, so that all have as many: the last ones of the others repeat the first.
+    for turn in range(math.ceil(len(keys) / processes.count)):
+        key = keys[(turn * processes.count + processes.rank) % len(keys)]
         with source.autocast():
             means.append(autoencoder.encode(source.target(source.body(key))).mean.half())
-    mean = torch.cat(means).contiguous()
-    with replacing_file(path) as writing:
-        save_file({"mean": mean}, writing, {"keys": expected})
+    of_rank = processes.gathered(torch.cat(means)).unflatten(0, (processes.count, len(means)))
+    mean = of_rank.transpose(0, 1).flatten(0, 1)[: len(keys)].cpu().contiguous()
+    if processes.first:
+        with replacing_file(path) as writing:
+            save_file({"mean": mean}, writing, {"keys": expected})
     return Latents(keys, mean)
