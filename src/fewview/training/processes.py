@@ -5,12 +5,15 @@ process alone is a group of one, and then nothing here communicates. Everything 
 is written for one process that is handed some places of each batch.
 """
 
+import atexit
 import contextlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 import torch
 from jaxtyping import Shaped
@@ -23,6 +26,9 @@ Value = TypeVar("Value")
 
 GRADIENTS_AT_ONCE = 2**25
 """Values averaged in one message: 128 MB of single precision beside the gradients themselves."""
+
+MEETING_SECONDS = 600.0
+"""How long processes wait for each other at the start."""
 
 
 class LostProcesses(ConnectionError):
@@ -86,8 +92,60 @@ def join(device: str) -> "Processes":
         plugins=TorchElasticEnvironment(),
     )
     with _told_of_losses():
+        _meet(str(fabric.device))
         fabric.launch()
     return Processes(fabric)
+
+
+def _meet(device: str) -> None:
+    """Make the process group, under a name that only the processes now alive have agreed on.
+
+    A restarted group meets at the same store as the one before it (torch 2.13, when torchrun keeps
+    the store), and would otherwise find there the addresses of dead processes.
+    """
+    (store, rank, count) = next(torch.distributed.rendezvous("env://"))
+    name = agreed_name(store, rank, count)
+    gpu = device.startswith("cuda")
+    if gpu:
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=torch.distributed.PrefixStore(name, store),
+        rank=rank,
+        world_size=count,
+    )
+    atexit.register(torch.distributed.destroy_process_group)
+
+
+def agreed_name(store: torch.distributed.Store, rank: int, count: int) -> str:
+    """A fresh name that every process of a group learns, whatever earlier groups left in the store.
+
+    Each process but the first calls; the first answers every call it finds, also one of a dead
+    process, with that call and the group's name, until all have come in under that name. A process
+    takes only an answer to its own call.
+
+    Raises:
+        LostProcesses: If the others do not come in `MEETING_SECONDS`.
+    """
+    own = uuid4().hex
+    others, until = set(range(1, count)), time.monotonic() + MEETING_SECONDS
+    while time.monotonic() < until:
+        if rank == 0:
+            for other in others:
+                if store.check([f"call {other}"]):
+                    store.set(f"answer {other}", store.get(f"call {other}").decode() + own)
+            others = {other for other in others if not store.check([f"{own} {other}"])}
+            if not others:
+                return own
+        else:
+            store.set(f"call {rank}", own)
+            answer = store.get(f"answer {rank}").decode() if store.check([f"answer {rank}"]) else ""
+            if answer.startswith(own):
+                name = answer.removeprefix(own)
+                store.set(f"{name} {rank}", "in")
+                return name
+        time.sleep(0.01)
+    raise LostProcesses("the other processes of this run did not come")
 
 
 class Processes:

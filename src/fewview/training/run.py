@@ -14,6 +14,7 @@ from fewview.regressor import Regressor, build_regressor
 from fewview.system import Networks, build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
+from fewview.training.batches import shares
 from fewview.training.checkpoint import part, read_checkpoint
 from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
 from fewview.training.diffusion import train_diffusion
@@ -69,6 +70,8 @@ def train(
     begun = None if start is None else load_model(start)
     processes = join(device)
     resume = processes.was_restarted() or resume
+    for name in stages:
+        shares(getattr(config.training, name), name, processes)  # refuses before anything is made
     _claim(out, config, begun, processes, resume=resume)
     torch.manual_seed(config.training.seed)
     networks: AnyNetworks
