@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,23 @@ def test_a_group_that_lost_a_process_is_started_again_and_ends_as_if_it_had_not(
     assert agent.returncode == 0
     assert losses(out) == losses(pair_run)
     assert farthest(out, pair_run, "") == 0.0
+
+
+@pytest.mark.slow
+def test_two_machines_do_what_two_processes_on_one_do(
+    contrast_config, tiny_store, pair_run, tmp_path
+):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meeting = f"localhost:{free.getsockname()[1]}"
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    words += ["--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}", "--rdzv-id=pair"]
+    words += ["-m", "fewview", "train", contrast_config, "--data", tiny_store]
+    with ThreadPoolExecutor(2) as machines:
+        done = list(machines.map(run, [[*words, "--out", tmp_path / "run"]] * 2))
+    assert [one.returncode for one in done] == [0, 0]
+    assert losses(tmp_path / "run") == losses(pair_run)
+    assert farthest(tmp_path / "run", pair_run, "") == 0.0
 
 
 @pytest.mark.slow

@@ -134,6 +134,17 @@ def test_every_example_drops_other_links_and_in_a_second_run_the_same(
     assert seeds[8:] == seeds[:8]
 
 
+@pytest.mark.parametrize("config", KINDS, indirect=True)
+def test_micro_batches_give_the_weights_of_a_whole_batch(config, tiny_store, tmp_path):
+    train(config, tiny_store, tmp_path / "whole")
+    config.write_text(config.read_text().replace("num_steps = 4", "num_steps = 4\naccumulate = 2"))
+    train(config, tiny_store, tmp_path / "parts")
+    one, other = (
+        load_file(tmp_path / run / "regression.safetensors") for run in ("whole", "parts")
+    )
+    assert max((one[name] - other[name]).abs().max() for name in one if "module" in name) < 1e-5
+
+
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)
 def test_a_regressor_is_no_latent_system(config, tiny_store, tmp_path):
     train(config, tiny_store, tmp_path / "run")

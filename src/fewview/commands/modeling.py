@@ -1,6 +1,7 @@
 """Commands about models: train, reconstruct, models."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from fewview import arguments
 from fewview.arguments import Angles, Device, Geometry
-from fewview.progress import steps
+from fewview.progress import Steps, steps
 
 
 def train(
@@ -35,7 +36,8 @@ def train(
     arguments.check_writable(out)
     if needs_launch(devices):
         raise typer.Exit(launch(devices, sys.argv[1:]))
-    with one_voice(), steps("train") as progress:
+    shown = steps("train") if is_first() else nullcontext(Steps("train", None))
+    with one_voice(), shown as progress:
         train_system(
             config,
             data,

@@ -85,7 +85,7 @@ class StageConfig:
 
     checkpointing: bool = False
     """Whether the inner activations of blocks are computed again in the backward pass instead of
-    kept: less memory, about a third more time."""
+    kept: less memory for one more forward pass of them."""
 
     learning_rate: float = 4e-4
     """Peak rate of AdamW."""

@@ -7,7 +7,6 @@ was not, and several processes or micro-batches do what one does.
 
 import contextlib
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,6 @@ from fewview.training.checkpoint import read_checkpoint, restore, save_checkpoin
 from fewview.training.config import StageConfig
 from fewview.training.memory import explained, recomputing
 from fewview.training.processes import Processes
-
-log = logging.getLogger("fewview.training")
 
 Report = Callable[[str, int, int, str], None]
 """(stage, steps done, steps in all, what to show) while training."""

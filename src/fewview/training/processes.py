@@ -18,6 +18,8 @@ from uuid import uuid4
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -103,18 +105,19 @@ def _meet(device: str) -> None:
     A restarted group meets at the same store as the one before it (torch 2.13, when torchrun keeps
     the store), and would otherwise find there the addresses of dead processes.
     """
-    (store, rank, count) = next(torch.distributed.rendezvous("env://"))
+    store, rank, count = next(rendezvous("env://"))
     name = agreed_name(store, rank, count)
     gpu = device.startswith("cuda")
     if gpu:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
         "nccl" if gpu else "gloo",
-        store=torch.distributed.PrefixStore(name, store),
+        store=PrefixStore(name, store),
         rank=rank,
         world_size=count,
     )
-    atexit.register(torch.distributed.destroy_process_group)
+    if gpu:
+        atexit.register(torch.distributed.destroy_process_group)  # NCCL warns without it
 
 
 def agreed_name(store: torch.distributed.Store, rank: int, count: int) -> str:
