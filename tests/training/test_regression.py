@@ -1,5 +1,6 @@
 """Regressors: their losses, and training, storing and using them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle, load_model
 from fewview.data.volume import Volume
-from fewview.models.x2ct import X2ct
+from fewview.models.x2ct import ExampleDropout, X2ct
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import RegressionRun, load_run
@@ -116,21 +117,39 @@ def test_the_discriminator_is_trained_and_not_in_the_model(config, tiny_store, t
 
 
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)
-def test_every_step_drops_other_links_and_a_second_run_the_same(
+def test_every_example_drops_other_links_and_in_a_second_run_the_same(
     config, tiny_store, tmp_path, monkeypatch
 ):
     seeds, forward = [], X2ct.forward
 
     def noting(self, images, rays):
         if self.training:
-            seeds.append(torch.initial_seed())
+            links = [part for part in self.modules() if isinstance(part, ExampleDropout)]
+            seeds.extend(one.initial_seed() for one in links[0].generators)
         return forward(self, images, rays)
 
     monkeypatch.setattr(X2ct, "forward", noting)
     train(config, tiny_store, tmp_path / "one")
-    assert len(set(seeds)) == len(seeds) == 4
+    assert len(set(seeds)) == len(seeds) == 8  # 4 steps of 2 examples
     train(config, tiny_store, tmp_path / "two")
-    assert seeds[4:] == seeds[:4]
+    assert seeds[8:] == seeds[:8]
+
+
+@pytest.mark.parametrize("config", KINDS, indirect=True)
+def test_micro_batches_give_the_losses_and_gradients_of_a_whole_batch(config, tiny_store, tmp_path):
+    train(config, tiny_store, tmp_path / "whole")
+    config.write_text(config.read_text().replace("num_steps = 4", "num_steps = 4\naccumulate = 2"))
+    train(config, tiny_store, tmp_path / "parts")
+    found = []
+    for run in (tmp_path / "whole", tmp_path / "parts"):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        tensors = load_file(run / "regression.safetensors")
+        # Not the weights: a bias before a norm has no gradient, and Adam scales its rounding up.
+        means = [value for name, value in tensors.items() if name.endswith("exp_avg")]
+        found.append(([line["loss"] for line in lines if "loss" in line], means))
+    (losses, means), (other_losses, other_means) = found
+    assert other_losses == pytest.approx(losses, abs=1e-5)
+    torch.testing.assert_close(other_means, means, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("config", ["cnn"], indirect=True)

@@ -1,5 +1,7 @@
 """Commands about models: train, reconstruct, models."""
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +9,7 @@ import typer
 
 from fewview import arguments
 from fewview.arguments import Angles, Device, Geometry
-from fewview.progress import steps
+from fewview.progress import Steps, steps
 
 
 def train(
@@ -20,14 +22,22 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     device: Device = "cpu",
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, one per GPU.")
+    ] = None,
 ) -> None:
-    """Train a system, stage by stage."""
+    """Train a system, stage by stage; under torchrun, together with its other processes."""
     from fewview.records import RECORD, write_record
     from fewview.training import train as train_system
+    from fewview.training.launch import launch, needs_launch
+    from fewview.training.processes import is_first, one_voice
 
     arguments.check_device(device)
     arguments.check_writable(out)
-    with steps("train") as progress:
+    if needs_launch(devices):
+        raise typer.Exit(launch(devices, sys.argv[1:]))
+    shown = steps("train") if is_first() else nullcontext(Steps("train", None))
+    with one_voice(), shown as progress:
         train_system(
             config,
             data,
@@ -38,8 +48,9 @@ def train(
             device=device,
             report=progress.staged,
         )
-    settings = {"stage": stage, "start": start, "resumed": resume}
-    write_record(out / RECORD, "train", settings=settings, inputs=[config, data], device=device)
+    if is_first():
+        settings = {"stage": stage, "start": start, "resumed": resume, "devices": devices}
+        write_record(out / RECORD, "train", settings=settings, inputs=[config, data], device=device)
 
 
 def reconstruct(

@@ -127,6 +127,32 @@ class DenseEncoder(nn.Module):
         return features, self.stages[-1](features[-1]).mean(dim=(2, 3))
 
 
+class ExampleDropout(nn.Module):
+    """Dropout whose numbers for an example do not depend on what else is in its batch.
+
+    In training each example needs a generator; those that are in `generators` go on from call to
+    call, so that the views of an example lose different values.
+    """
+
+    def __init__(self, share: float) -> None:
+        """Drop this share of the values."""
+        super().__init__()
+        self.share = share
+        self.generators: list[torch.Generator] = []
+
+    def forward(self, values: Float[Tensor, "example value"]) -> Float[Tensor, "example value"]:
+        """Drop values in training; the rest grows, so that the mean stays."""
+        if not self.training or self.share == 0.0:
+            return values
+        kept = torch.stack(
+            [
+                torch.rand(values.shape[1:], generator=generator) >= self.share
+                for generator in self.generators
+            ]
+        )
+        return values * kept.to(values) / (1.0 - self.share)
+
+
 class ViewBranch(nn.Module):
     """Encoder, links and decoder of one view (or, with shared weights, of any view)."""
 
@@ -140,7 +166,7 @@ class ViewBranch(nn.Module):
         told = 4 if config.lifting == "rays" else 0
         self.link = nn.Sequential(
             nn.Linear(self.encoder.vector_size + told, channels[-1] * seed_size**3),
-            nn.Dropout(config.dropout),
+            ExampleDropout(config.dropout),
             nn.ReLU(),
         )
         self.to_skip, self.in_skip = nn.ModuleList(), nn.ModuleList()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fewview.models.projector import Projector
 from fewview.system import Networks
+from fewview.training.batches import group_places
 from fewview.training.collapse import Watch, matched_cosine
 from fewview.training.config import AlignmentStage
 from fewview.training.contrast import (
@@ -175,11 +176,14 @@ def train_alignment(
     view_encoder.requires_grad_(not config.projector_only)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)
-        chosen, others = drawn[: config.batch_size], drawn[config.batch_size :]
+        chosen = [drawn[place] for place in places]
+        # Latents of other CTs need no network, so also those of other micro-batches are told apart.
+        together = [drawn[place] for place in group_places(places, source.processes)]
+        others = [index for index in drawn if index not in together]
         bodies = [source.body(latents.keys[index]) for index in chosen]
-        views = source.views(bodies, 21, step)
+        views = source.views(bodies, places, 21, step)
         with source.autocast():
             encoding = view_encoder(views.images, views.rays, with_estimate=config.reconstructs)
         figures: dict[str, float] = {}
@@ -193,15 +197,16 @@ def train_alignment(
         if config.contrasts:
             with source.autocast():
                 aligned = contrast.project(encoding.condition)
+            aligned = [source.gathered(level) for level in aligned]
             device = encoding.condition.device
-            latent, negatives = (latents.mean[n].float().to(device) for n in (chosen, others))
-            pairs = Pairs(aligned, latent, torch.tensor(chosen).to(device), negatives)
+            latent, negatives = (latents.mean[n].float().to(device) for n in (together, others))
+            pairs = Pairs(aligned, latent, torch.tensor(together).to(device), negatives)
             total, terms = contrast.loss(pairs, generator_of(seed, 22, step))
             losses.append(config.contrast_weight * total)
             figures |= terms | watch.see(step, aligned[0].detach(), latent)
         return torch.stack(losses).sum(), figures
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores, found = [], []
         for target, views in validation:
             with source.autocast():
@@ -210,7 +215,7 @@ def train_alignment(
                     found.append(networks.projector(encoding.condition).float())
             if config.reconstructs:
                 scores.append(psnr_db(encoding.estimate, target))
-        figures = {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        figures = {"val_psnr_db": scores} if config.reconstructs else {}
         return figures | (matched_figures(torch.cat(found), true) if found else {})
 
     stage = Stage(
@@ -220,7 +225,7 @@ def train_alignment(
         step_loss=step_loss,
         validate=validate,
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
 
 
 def voxel_error(config: AlignmentStage, estimate: Tensor, target: Tensor) -> Float[Tensor, ""]:
@@ -240,11 +245,15 @@ def true_latents(networks: Networks, targets: list[Tensor], source: TrainingSour
 def matched_figures(
     aligned: Float[Tensor, "case latent depth height width"],
     latent: Float[Tensor, "case latent depth height width"],
-) -> dict[str, float]:
-    """Of held-out cases: the mean cosine, and how many CTs are the nearest to their own views."""
-    figures = {"val_alignment": matched_cosine(aligned, latent)}
-    if len(aligned) > 1:
-        nearest = (flat_unit(aligned) @ flat_unit(latent).T).argmax(dim=1)
-        own = torch.arange(len(aligned), device=nearest.device)
-        figures["val_top1"] = (nearest == own).float().mean().item()
-    return figures
+) -> dict[str, list[float]]:
+    """Of each held-out case the cosine, and whether its CT is the nearest to its views.
+
+    The nearest is sought among the cases given: with several processes, among each one's share.
+    """
+    pairs = zip(aligned.split(1), latent.split(1), strict=True)
+    nearest = (flat_unit(aligned) @ flat_unit(latent).T).argmax(dim=1)
+    own = torch.arange(len(aligned), device=nearest.device)
+    return {
+        "val_alignment": [matched_cosine(*pair) for pair in pairs],
+        "val_top1": (nearest == own).float().tolist() if len(aligned) > 1 else [],
+    }

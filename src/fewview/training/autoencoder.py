@@ -17,7 +17,7 @@ from fewview.training.compression import (
     sharpness_error,
 )
 from fewview.training.config import AutoencoderStage
-from fewview.training.examples import ExampleKey, generator_of
+from fewview.training.examples import ExampleKey
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
 
@@ -52,19 +52,17 @@ def train_autoencoder(
     features = RandomFeatures().to(source.device) if config.perceptual_weight > 0.0 else None
     autoencoder.encoder.requires_grad_(not config.decoder_only)
 
-    def step_loss(step: int) -> Losses:
+    def step_loss(step: int, places: range) -> Losses:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
         # A seed beyond the cached copies: the autoencoder never sees one body twice.
         seed = len(keys) + step * config.batch_size
         bodies = [
-            source.body(ExampleKey(keys[index].case, seed + place))
-            for place, index in enumerate(chosen)
+            source.body(ExampleKey(keys[chosen[place]].case, seed + place)) for place in places
         ]
         target = torch.cat([source.target(body) for body in bodies])
-        generator = generator_of(source.training.seed, 11, step)
         with source.autocast():
             posterior = autoencoder.encode(target)
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(target.device)
+            noise = source.noise(posterior.mean.shape[1:], places, 11, step)
             latent = posterior.mean + (0.5 * posterior.log_variance).exp() * noise
             restored = autoencoder.decode(latent)
         kl = posterior.kl()
@@ -75,13 +73,13 @@ def train_autoencoder(
             loss, figures = loss + more, figures | seen
         return loss, figures
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, _ in validation:
             with source.autocast():
                 restored = autoencoder.decode(autoencoder.encode(target).mean)
             scores.append(psnr_db(restored, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="autoencoder",
@@ -90,7 +88,7 @@ def train_autoencoder(
         step_loss=step_loss,
         validate=validate,
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
 
 
 def _restoration(

@@ -15,6 +15,7 @@ from torch import Tensor
 from fewview.data.files import replacing_file
 from fewview.sampling import EncodedViews, condition_of
 from fewview.system import Networks, SystemConfig
+from fewview.training.batches import in_shares
 from fewview.training.checkpoint import read_checkpoint
 from fewview.training.latents import Latents
 from fewview.training.source import TrainingSource
@@ -49,16 +50,18 @@ def cached_conditions(
         tensors, metadata = read_checkpoint(path)
         if metadata.get("keys") == expected:
             return Conditions(tensors["condition"], tensors["coarse"])
-    told: list[EncodedViews] = []
-    for index, key in enumerate(latents.keys):
-        views = source.views([source.body(key)], 35, index)
+
+    def encoded(index: int) -> Tensor:
+        views = source.views([source.body(latents.keys[index])], range(1), 35, index)
         with source.autocast():
-            encoded = condition_of(system, networks, views.images, views.rays)
-        told.append(encoded)
-    tensors = {
-        "condition": torch.cat([one.condition.half().cpu() for one in told]),
-        "coarse": torch.cat([one.coarse.half().cpu() for one in told]),
-    }
-    with replacing_file(path) as writing:
-        save_file(tensors, writing, {"keys": expected})
-    return Conditions(**tensors)
+            found = condition_of(system, networks, views.images, views.rays)
+        return torch.cat([found.condition, found.coarse], dim=1).half()
+
+    both = in_shares(encoded, len(latents.keys), source.processes)
+    told = both.shape[1] - latents.mean.shape[1]
+    conditions = Conditions(both[:, :told].contiguous(), both[:, told:].contiguous())
+    if source.processes.first:
+        tensors = {"condition": conditions.condition, "coarse": conditions.coarse}
+        with replacing_file(path) as writing:
+            save_file(tensors, writing, {"keys": expected})
+    return conditions

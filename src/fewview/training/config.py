@@ -78,7 +78,14 @@ class StageConfig:
     """Optimizer steps."""
 
     batch_size: int = 4
-    """Examples per step."""
+    """Examples per step, over all processes and micro-batches together."""
+
+    accumulate: int = 1
+    """Micro-batches per step: each process computes its examples in so many turns."""
+
+    checkpointing: bool = False
+    """Whether the inner activations of blocks are computed again in the backward pass instead of
+    kept: less memory for one more forward pass of them."""
 
     learning_rate: float = 4e-4
     """Peak rate of AdamW."""
@@ -117,6 +124,11 @@ class StageConfig:
         """Refuse what cannot train."""
         if min(self.num_steps, self.batch_size, self.log_every, self.save_every) < 1:
             raise ValueError("num_steps, batch_size, log_every and save_every must be positive")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must be positive and divide batch_size ({self.batch_size}), got "
+                f"{self.accumulate}"
+            )
         if not 0.0 < self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if not 0 <= self.cooldown_steps <= self.num_steps:
@@ -354,12 +366,30 @@ class TrainingConfig(ExamplesConfig):
 
     diffusion: DiffusionStage
 
+    def __post_init__(self) -> None:
+        """Refuse batches of more copies than there are."""
+        for stage in (self.autoencoder, self.alignment, self.diffusion):
+            _check_copies(self, stage)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionTraining(ExamplesConfig):
     """Data and the one stage of a run that trains a regressor."""
 
     regression: RegressionStage
+
+    def __post_init__(self) -> None:
+        """Refuse batches of more copies than there are."""
+        _check_copies(self, self.regression)
+
+
+def _check_copies(examples: ExamplesConfig, stage: StageConfig | None) -> None:
+    """Refuse a batch for which there are too few different copies."""
+    if stage is not None and stage.batch_size > examples.num_examples:
+        raise ValueError(
+            f"num_examples ({examples.num_examples}) must be at least batch_size "
+            f"({stage.batch_size})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

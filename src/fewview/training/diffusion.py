@@ -40,27 +40,31 @@ def train_diffusion(
     if config.fixed_views:
         path = out / "conditions.safetensors"
         fixed = cached_conditions(path, system, networks, latents, source)
-    networks.latent_scale = measured_scale(system, networks, latents, source)
+    scale = measured_scale(system, networks, latents, source)
+    networks.latent_scale = source.processes.of_first(scale)  # machines may round differently
 
-    def encoded_views(chosen: list[int], step: int) -> EncodedViews:
+    def encoded_views(chosen: list[int], places: range, step: int) -> EncodedViews:
         if fixed is not None:
             return fixed.of(chosen, source.device)
         bodies = [source.body(latents.keys[index]) for index in chosen]
-        views = source.views(bodies, 31, step)
+        views = source.views(bodies, places, 31, step)
         with source.autocast():
             return condition_of(system, networks, views.images, views.rays)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = source.draw(config.batch_size, len(latents.keys), 30, step)
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
+        drawn = source.draw(config.batch_size, len(latents.keys), 30, step)
+        chosen = [drawn[place] for place in places]
         latent = latents.mean[chosen].float().to(source.device)
-        encoded = encoded_views(chosen, step)
+        encoded = encoded_views(chosen, places, step)
         clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
         clean, condition = noise_draws(
             clean * networks.latent_scale, encoded.condition, config.num_noise_draws
         )
+        count = config.num_noise_draws
         generator = generator_of(source.training.seed, 32, step)
-        time = stratified_times(len(clean), generator).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        times = stratified_times(config.batch_size * count, generator)
+        time = times[places.start * count : places.stop * count].to(clean.device)
+        noise = source.noise((count, *clean.shape[1:]), places, 32, step).flatten(0, 1)
         with source.autocast():
             loss = denoising_loss(
                 networks.denoiser,
@@ -73,7 +77,7 @@ def train_diffusion(
             )
         return loss, {}
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, views in validation:
             noise = torch.randn(
@@ -85,7 +89,7 @@ def train_diffusion(
                 volume = networks.autoencoder.decode(latent)
                 volume = volume + lost_in_coding(system, networks, encoded)
             scores.append(psnr_db(volume, target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="diffusion",
@@ -95,7 +99,7 @@ def train_diffusion(
         validate=validate,
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
 
 
 def parts_to_learn(
@@ -133,7 +137,7 @@ def measured_scale(
         return latents.scale
     squares = []
     for index in range(min(SCALE_EXAMPLES, len(latents.keys))):
-        views = source.views([source.body(latents.keys[index])], 34, index)
+        views = source.views([source.body(latents.keys[index])], range(1), 34, index)
         with source.autocast():
             coarse = condition_of(system, networks, views.images, views.rays).coarse
         squares.append((latents.mean[index].float().to(coarse.device) - coarse).square().mean())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewview.data.files import replacing_file
 from fewview.system import AnyAutoencoder
+from fewview.training.batches import in_shares
 from fewview.training.checkpoint import read_checkpoint
 from fewview.training.examples import ExampleKey
 from fewview.training.source import TrainingSource
@@ -31,18 +32,20 @@ class Latents:
 
 @torch.no_grad()
 def cached_latents(path: Path, autoencoder: AnyAutoencoder, source: TrainingSource) -> Latents:
-    """Read the latents of the run, or compute and keep them."""
+    """Read the latents of the run, or compute them, each process its share, and keep them."""
     keys = source.keys()
     expected = json.dumps([[key.case, key.seed] for key in keys])
     if path.exists():
         tensors, metadata = read_checkpoint(path)
         if metadata.get("keys") == expected:
             return Latents(keys, tensors["mean"])
-    means = []
-    for key in keys:
+
+    def encoded(index: int) -> Tensor:
         with source.autocast():
-            means.append(autoencoder.encode(source.target(source.body(key))).mean.half())
-    mean = torch.cat(means).contiguous()
-    with replacing_file(path) as writing:
-        save_file({"mean": mean}, writing, {"keys": expected})
+            return autoencoder.encode(source.target(source.body(keys[index]))).mean.half()
+
+    mean = in_shares(encoded, len(keys), source.processes)
+    if source.processes.first:
+        with replacing_file(path) as writing:
+            save_file({"mean": mean}, writing, {"keys": expected})
     return Latents(keys, mean)

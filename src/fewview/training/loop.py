@@ -1,31 +1,34 @@
 """The one training loop: step, average, log, validate, save. Stages hand it their loss.
 
-The loss of step k depends on the weights and on k alone (random numbers come from generators
-seeded by the step), so a run that was killed and resumed equals one that was not.
+The loss of step k depends on the weights, on k and on the places of the batch alone (random numbers
+come from generators seeded by step and place), so a run that was killed and resumed equals one that
+was not, and several processes or micro-batches do what one does.
 """
 
+import contextlib
 import json
-import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from fewview.training.batches import check_statistics, shares
 from fewview.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from fewview.training.config import StageConfig
-
-log = logging.getLogger("fewview.training")
+from fewview.training.memory import explained, recomputing
+from fewview.training.processes import Processes
 
 Report = Callable[[str, int, int, str], None]
 """(stage, steps done, steps in all, what to show) while training."""
 
-StepLoss = Callable[[int], tuple[Tensor, dict[str, float]]]
-"""Step number to the loss and named figures to log."""
+StepLoss = Callable[[int, range], tuple[Tensor, dict[str, float]]]
+"""Step number and places of its batch to their mean loss and named figures to log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,9 @@ class Stage:
     config: StageConfig
     module: nn.Module
     step_loss: StepLoss
-    validate: Callable[[], dict[str, float]]
-    """Figures on the validation split; called with the averaged weights in place."""
+    validate: Callable[[], dict[str, list[float]]]
+    """Figures of each case of this process's share of the validation split; called with the
+    averaged weights in place."""
 
     metadata: Callable[[], dict[str, str]] = dict
     """Further text to keep in the checkpoint."""
@@ -78,12 +82,18 @@ class Averages:
                 self.values[name].copy_(value)
 
 
-def fit(stage: Stage, out: Path, *, report: Report) -> None:
+def fit(stage: Stage, out: Path, processes: Processes, *, report: Report) -> None:
     """Run a stage to its end, from its checkpoint when there is one.
 
-    Leaves the averaged weights in the module, in evaluation mode.
+    Leaves the averaged weights in the module, in evaluation mode. All processes read the
+    checkpoint; the first one alone writes and reports.
+
+    Raises:
+        ValueError: If the batch cannot be divided or does not fit, or the loss is not finite.
     """
     config, module = stage.config, stage.module
+    places = shares(config, stage.name, processes)
+    check_statistics(module, stage.name, processes)
     checkpoint = out / f"{stage.name}.safetensors"
     optimizer = torch.optim.AdamW(
         module.parameters(),
@@ -96,62 +106,97 @@ def fit(stage: Stage, out: Path, *, report: Report) -> None:
         tensors, metadata = read_checkpoint(checkpoint)
         averages.values = restore(tensors, module=module, optimizer=optimizer)
         step = int(metadata["step"])
+    tell = partial(_tell, stage, out, report) if processes.first else _nothing
     module.train()
     started, first = time.monotonic(), step
     while step < config.num_steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        loss, figures = stage.step_loss(step)
-        if not torch.isfinite(loss):
+        with explained(config, stage.name, processes):
+            figures = processes.mean(gradients(stage, step, places))
+            processes.average_gradients(module)
+        if not math.isfinite(figures["loss"]):
             raise ValueError(
-                f"{stage.name}: the loss is {loss.item()} at step {step}; lower learning_rate, or "
-                f"set precision to float32"
+                f"{stage.name}: the loss is {figures['loss']} at step {step}; lower learning_rate, "
+                f"or set precision to float32"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = clip_grad_norm_(module.parameters(), config.max_grad_norm)
-        optimizer.step()
-        averages.update(module, step)
+        with explained(config, stage.name, processes):
+            norm = clip_grad_norm_(module.parameters(), config.max_grad_norm)
+            optimizer.step()
+            averages.update(module, step)
         step += 1
         if step % config.log_every == 0 or step == config.num_steps:
             seconds = (time.monotonic() - started) / (step - first)
-            figures = {"loss": loss.item(), "grad_norm": norm.item(), "seconds": seconds, **figures}
-            _write(out, stage.name, step, figures)
-            report(stage.name, step, config.num_steps, f"loss {loss.item():.4f}")
+            loss = figures.pop("loss")
+            timed = {"loss": loss, "grad_norm": norm.item(), "seconds": seconds, **figures}
+            tell(step, timed, f"loss {loss:.4f}")
         if step % config.validate_every == 0 or step == config.num_steps:
-            figures = _validated(stage, averages)
-            _write(out, stage.name, step, figures)
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            report(stage.name, step, config.num_steps, shown)
-        if step % config.save_every == 0 or step == config.num_steps:
-            metadata = {"step": str(step), **stage.metadata()}
+            with explained(config, stage.name, processes):
+                figures = _validated(stage, averages, processes)
+            tell(step, figures, ", ".join(f"{name} {figures[name]:.3f}" for name in figures))
+        if processes.first and (step % config.save_every == 0 or step == config.num_steps):
             save_checkpoint(
                 checkpoint,
                 module=module,
                 averages=averages.values,
                 optimizer=optimizer,
-                metadata=metadata,
+                metadata={"step": str(step), **stage.metadata()},
             )
     module.load_state_dict(averages.values)
     module.eval().requires_grad_(False)
 
 
+def gradients(stage: Stage, step: int, places: Sequence[range]) -> dict[str, float]:
+    """Leave the gradients of the mean loss over some places of a step in the module.
+
+    Args:
+        stage: The stage; gradients its module had are dropped.
+        step: Number of the step.
+        places: The places of each micro-batch, as many in each.
+
+    Returns:
+        The loss and the stage's figures, means over the micro-batches.
+    """
+    stage.module.zero_grad(set_to_none=True)
+    means: dict[str, float] = {}
+    with recomputing(stage.module) if stage.config.checkpointing else contextlib.nullcontext():
+        for some in places:
+            loss, figures = stage.step_loss(step, some)
+            (loss / len(places)).backward()
+            for name, value in {"loss": loss.item(), **figures}.items():
+                means[name] = means.get(name, 0.0) + value / len(places)
+    return means
+
+
 @torch.no_grad()
-def _validated(stage: Stage, averages: Averages) -> dict[str, float]:
-    """Validation with the averaged weights; the module keeps its own."""
+def _validated(stage: Stage, averages: Averages, processes: Processes) -> dict[str, float]:
+    """Means over the validation split with the averaged weights; the module keeps its own."""
     own = {name: value.detach().clone() for name, value in stage.module.state_dict().items()}
     stage.module.load_state_dict(averages.values)
     stage.module.eval()
     figures = stage.validate()
     stage.module.load_state_dict(own)
     stage.module.train()
-    return figures
+    means = {}
+    for name, values in figures.items():
+        total, count = processes.sum(float(sum(values)), float(len(values)))
+        if count:
+            means[name] = total / count
+    return means
 
 
-def _write(out: Path, stage: str, step: int, figures: dict[str, float]) -> None:
+def _tell(
+    stage: Stage, out: Path, report: Report, step: int, figures: dict[str, float], shown: str
+) -> None:
+    """Write figures to metrics.jsonl and report them."""
     rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"stage": stage, "step": step, **rounded}) + "\n")
+        lines.write(json.dumps({"stage": stage.name, "step": step, **rounded}) + "\n")
+    report(stage.name, step, stage.config.num_steps, shown)
+
+
+def _nothing(step: int, figures: dict[str, float], shown: str) -> None:
+    """Tell nobody: another process of the group does."""
 
 
 def psnr_db(prediction: Tensor, truth: Tensor) -> float:

@@ -11,7 +11,7 @@ from fewview.models.discriminator import PatchDiscriminator
 from fewview.models.implicit import Implicit
 from fewview.models.lifting import RayGrid, fuse, lift
 from fewview.models.replication import central_images, replicate
-from fewview.models.x2ct import X2ct, X2ctConfig
+from fewview.models.x2ct import ExampleDropout, X2ct, X2ctConfig
 from fewview.training.config import RegressionStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
@@ -89,28 +89,27 @@ def train_regression(
     if config.adversarial_weight > 0.0:
         modules["discriminator"] = discriminator_of(config, network).to(source.device)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 40, step)
+        seed = len(keys) + step * config.batch_size
         bodies = [
-            source.body(ExampleKey(keys[index].case, len(keys) + step * config.batch_size + place))
-            for place, index in enumerate(chosen)
+            source.body(ExampleKey(keys[chosen[place]].case, seed + place)) for place in places
         ]
         target = torch.cat([source.target(body) for body in bodies])
-        views = source.views(bodies, 41, step)
-        # Dropout draws from the global generator; a resumed run must draw the same.
-        with torch.random.fork_rng(devices=[]):
-            seed = generator_of(source.training.seed, 42, step).initial_seed()
-            torch.manual_seed(seed)
-            if config.voxels_per_step:
-                return _sparse_loss(config, network, target, views, source, step)
-            return _dense_loss(config, modules, target, views, source)
+        views = source.views(bodies, places, 41, step)
+        if config.voxels_per_step:
+            return _sparse_loss(config, network, target, views, source, step)
+        drop_links(
+            network, [generator_of(source.training.seed, 42, step, place) for place in places]
+        )
+        return _dense_loss(config, modules, target, views, source)
 
-    def validate() -> dict[str, float]:
+    def validate() -> dict[str, list[float]]:
         scores = []
         for target, views in validation:
             with source.autocast():
                 scores.append(psnr_db(network(views.images, views.rays), target))
-        return {"val_psnr_db": sum(scores) / len(scores)} if scores else {}
+        return {"val_psnr_db": scores}
 
     stage = Stage(
         name="regression",
@@ -119,7 +118,14 @@ def train_regression(
         step_loss=step_loss,
         validate=validate,
     )
-    fit(stage, out, report=report)
+    fit(stage, out, source.processes, report=report)
+
+
+def drop_links(network: nn.Module, generators: list[torch.Generator]) -> None:
+    """Give a network's dropout one generator per example of the next batch."""
+    for part in network.modules():
+        if isinstance(part, ExampleDropout):
+            part.generators = generators
 
 
 def _sparse_loss(

@@ -14,12 +14,14 @@ from fewview.regressor import Regressor, build_regressor
 from fewview.system import Networks, build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
+from fewview.training.batches import shares
 from fewview.training.checkpoint import part, read_checkpoint
 from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
 from fewview.training.diffusion import parts_to_learn, train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
+from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
 from fewview.training.source import TrainingSource
 from fewview.training.start import AnyNetworks, fingerprint, start_from
@@ -42,6 +44,9 @@ def train(
 ) -> None:
     """Train a system; at the end `out/model` is a folder that `reconstruct` takes.
 
+    Under torchrun this process joins its group. All processes must see the same `store` and `out`;
+    the first one writes and reports. A group that torchrun restarts goes on as with `resume`.
+
     Args:
         config_path: A TOML file as in `configs/`.
         store: A prepared store with a train split.
@@ -63,7 +68,11 @@ def train(
     if not opened.of_split("train"):
         raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
     begun = None if start is None else load_model(start)
-    _claim(out, config, begun, resume=resume)
+    processes = join(device)
+    resume = processes.was_restarted() or resume
+    for name in stages:
+        shares(getattr(config.training, name), name, processes)  # refuses before anything is made
+    _claim(out, config, begun, processes, resume=resume)
     torch.manual_seed(config.training.seed)
     networks: AnyNetworks
     if isinstance(config, RegressionRun):
@@ -72,17 +81,15 @@ def train(
         networks = build_networks(config.system)
     if begun is not None:
         start_from(networks, begun.networks)
-    networks.to(device)
+    networks.to(processes.device)
     for module in networks.modules().values():
         channels_last(module)
-    source = TrainingSource(
-        config.system, config.training, opened, ScanCache(opened), device=device
-    )
+    source = TrainingSource(config.system, config.training, opened, ScanCache(opened), processes)
     if isinstance(config, RunConfig) and isinstance(networks, Networks):
         _run_stages(stage, config, networks, source, out, report)
     elif isinstance(config, RegressionRun) and isinstance(networks, Regressor):
         train_regression(config.training.regression, networks.network, source, out, report=report)
-    if stage in (None, stages[-1]):
+    if stage in (None, stages[-1]) and processes.first:
         save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
 
 
@@ -114,24 +121,31 @@ def _run_stages(
 
 
 def _claim(
-    out: Path, config: AnyRun, start: Bundle | RegressorBundle | None, *, resume: bool
+    out: Path,
+    config: AnyRun,
+    start: Bundle | RegressorBundle | None,
+    processes: Processes,
+    *,
+    resume: bool,
 ) -> None:
     """Make the run's folder, or check that it is a run of this config and start."""
     text = config_files.to_toml(config)
     if start is not None:
         text += f"\n# started from {start.config.name}, weights {fingerprint(start.networks)}\n"
     kept = out / "config.toml"
-    if kept.exists():
+    begun = kept.exists()
+    if begun:
         if not resume:
             raise ValueError(f"{out} already has a run; add --resume to go on, or choose another")
         if kept.read_text(encoding="utf-8") != text:
             raise ValueError(f"{out} was begun with another config or start; choose another folder")
-        return
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and has no run in it; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing_file(kept) as writing:
-        writing.write_text(text, encoding="utf-8")
+    processes.wait()  # all have looked before the first one writes
+    if processes.first and not begun:
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing_file(kept) as writing:
+            writing.write_text(text, encoding="utf-8")
 
 
 def _run_stage(

@@ -1,10 +1,11 @@
 """Where a run's examples come from: the train split, augmented; the val split, as it is."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fewview.data.store import CaseInfo, Store
@@ -19,8 +20,10 @@ from fewview.training.examples import (
     on_model_grid,
     uniform,
 )
+from fewview.training.processes import Processes
 from fewview.training.views import (
     ViewBatch,
+    draw_num_views,
     draw_view_batch,
     project_body,
     standard_geometries,
@@ -45,7 +48,12 @@ class TrainingSource:
     training: ExamplesConfig
     store: Store
     scans: ScanCache
-    device: str = "cpu"
+    processes: Processes
+
+    @property
+    def device(self) -> str:
+        """Where this process computes."""
+        return self.processes.device
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The precision of the run's forward passes; single on grids too small for bfloat16."""
@@ -87,23 +95,45 @@ class TrainingSource:
         generator = generator_of(self.training.seed, *seeds)
         return torch.randperm(num_keys, generator=generator)[:count].tolist()
 
-    def views(self, bodies: list[Body], *seeds: int) -> ViewBatch:
-        """Fresh views of bodies for one step."""
+    def views(self, bodies: list[Body], places: range, *seeds: int) -> ViewBatch:
+        """Fresh views of the bodies at some places of a step's batch; all have as many."""
+        num_views = draw_num_views(self.system.views, generator_of(self.training.seed, *seeds))
+        generators = [generator_of(self.training.seed, *seeds, place) for place in places]
         return self._moved(
             draw_view_batch(
                 bodies,
+                num_views,
                 self.system.views,
                 self.training.augmentation,
                 self.system.grid,
-                generator_of(self.training.seed, *seeds),
+                generators,
             )
         )
 
+    def noise(
+        self, shape: Sequence[int], places: range, *seeds: int
+    ) -> Float[Tensor, "place *shape"]:
+        """Normal noise of a shape for each of some places of a step's batch."""
+        drawn = [
+            torch.randn(*shape, generator=generator_of(self.training.seed, *seeds, place))
+            for place in places
+        ]
+        return torch.stack(drawn).to(self.device)
+
+    def gathered(
+        self, values: Shaped[Tensor, "batch *shape"]
+    ) -> Shaped[Tensor, "all_batches *shape"]:
+        """The values of all processes for one micro-batch, in the order of their places.
+
+        Gradients flow back to each process; see `Processes.gathered`.
+        """
+        return self.processes.gathered(values)
+
     def validation(self, num_views: int = 2) -> list[tuple[Tensor, ViewBatch]]:
-        """Targets and standard, noise-free views of the val split."""
+        """Targets and standard, noise-free views of this process's share of the val split."""
         pairs = []
         geometries = standard_geometries(self.system.views, num_views)
-        for case in self.store.of_split("val"):
+        for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
             body = self.scans.read(case.id)
             images, views = project_body(body, geometries)
             batch = view_batch([images], [views], [body], [True], self.system.grid)

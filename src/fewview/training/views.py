@@ -131,15 +131,15 @@ def view_batch(
 
 def draw_view_batch(
     bodies: list[Body],
+    num_views: int,
     config: ViewRange,
     augmentation: AugmentationConfig,
     grid: GridConfig,
-    generator: torch.Generator,
+    generators: list[torch.Generator],
 ) -> ViewBatch:
-    """Fresh views of each body, the same number for all."""
-    num_views = draw_num_views(config, generator)
+    """Fresh views of each body, the same number for all, each drawn by a generator of its own."""
     images, views, calibrated = [], [], []
-    for body in bodies:
+    for body, generator in zip(bodies, generators, strict=True):
         projected, camera = project_body(body, draw_geometries(config, num_views, generator))
         image, kind = degrade(projected, augmentation, generator)
         images.append(image)
