@@ -114,7 +114,7 @@ def test_every_part_is_built_by_its_kind_and_by_todays_without_one():
         ("multipliers = [1, 1, 1]\nnum", "multipliers = [1, 1]\nnum", "1/2 .* 1/4 .* must agree"),
         ("multipliers = [1, 1]\natt", "multipliers = [1, 1, 1, 1]\natt", "grid.size .* of 32"),
         ("[denoiser]", "detail_channels = 4\n[denoiser]", "view_encoder.detail_channels"),
-        ("[view_encoder]", "linear_path = true\n[view_encoder]", "autoencoder.linear_path"),
+        ("[view_encoder]", "num_levels = 3\n[view_encoder]", "autoencoder.num_levels"),
         ('"ldm"\nwidth = 8', '"ldm"\nwidth = "8"', "autoencoder.ldm.width: "),
     ],
 )

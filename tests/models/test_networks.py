@@ -35,61 +35,6 @@ def test_autoencoder_keeps_the_volume_shape_and_shrinks_the_latent_fourfold():
     assert autoencoder.decode(posterior.mean).shape == (1, 1, 16, 16, 16)
 
 
-def smooth_volumes(count: int = 2, size: int = 16) -> torch.Tensor:
-    coarse = torch.randn(
-        count, 1, size // 4, size // 4, size // 4, generator=torch.Generator().manual_seed(0)
-    )
-    return torch.nn.functional.interpolate(coarse, size=size, mode="trilinear").tanh()
-
-
-def linear_autoencoder(latent_channels: int) -> Autoencoder:
-    return Autoencoder(
-        AutoencoderConfig(
-            latent_channels=latent_channels, width=8, deep_width=8, num_blocks=1, linear_path=True
-        )
-    ).eval()
-
-
-@torch.no_grad()
-def test_the_linear_path_starts_as_the_best_linear_code_of_the_blocks():
-    volumes, autoencoder = smooth_volumes(), linear_autoencoder(6)
-    autoencoder.start_linear_path(volumes)
-    blocks = volumes.reshape(2, 4, 4, 4, 4, 4, 4).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 64)
-    mean = blocks.mean()
-    spectrum = torch.linalg.svdvals((blocks - mean).double()).square()
-    restored = autoencoder.decode(autoencoder.encode(volumes).mean)
-    lost = (restored - volumes).square().sum().item()
-    assert lost == pytest.approx(spectrum[6:].sum().item(), rel=1e-3)
-
-
-@torch.no_grad()
-def test_a_channel_of_the_linear_code_spreads_as_the_root_of_its_component():
-    volumes, autoencoder = smooth_volumes(), linear_autoencoder(3)
-    autoencoder.start_linear_path(volumes)
-    latent = autoencoder.encode(volumes).mean
-    decoded = autoencoder.linear.back.weight.flatten(1).norm(dim=1)
-    spread = latent.square().mean(dim=(0, 2, 3, 4)).sqrt()
-    torch.testing.assert_close(spread, decoded, rtol=0.02, atol=0)  # each the root of the whole
-
-
-@torch.no_grad()
-def test_a_linear_path_of_all_components_loses_nothing_even_in_bfloat16():
-    volumes, autoencoder = smooth_volumes(), linear_autoencoder(64)
-    autoencoder.start_linear_path(volumes)
-    with torch.autocast("cpu", torch.bfloat16):
-        restored = autoencoder.decode(autoencoder.encode(volumes).mean)
-    torch.testing.assert_close(restored, volumes, atol=1e-4, rtol=0)
-
-
-@torch.no_grad()
-def test_a_linear_path_that_is_set_is_not_set_again():
-    autoencoder = linear_autoencoder(4)
-    autoencoder.start_linear_path(smooth_volumes())
-    kept = {name: value.clone() for name, value in autoencoder.state_dict().items()}
-    autoencoder.start_linear_path(-smooth_volumes(count=3))
-    torch.testing.assert_close(dict(autoencoder.state_dict()), kept)
-
-
 def test_divergence_of_the_standard_normal_is_zero():
     autoencoder = Autoencoder(AutoencoderConfig(width=8, deep_width=8, num_blocks=1))
     posterior = autoencoder.encode(torch.zeros(1, 1, 8, 8, 8))

@@ -158,7 +158,6 @@ def test_averages_follow_weights_and_copy_what_is_no_weight():
     ("words", "message"),
     [
         ({"contrast_weight": 0.0, "reconstruction_weight": 0.0}, "nothing to learn"),
-        ({"contrast_weight": 0.0, "projector_only": True}, "nothing to learn"),
         ({"case_weight": 0.0, "match_weight": 0.0}, "weighs nothing"),
         ({"match_weight": -1.0}, "match_weight must be 0 or more"),
         ({"levels": 0}, "levels 1 or more"),
@@ -185,9 +184,3 @@ def test_a_stage_that_could_not_learn_is_refused(words, message):
 def test_a_system_and_a_stage_that_do_not_fit_are_refused(lines, system, message, tiny_config):
     with pytest.raises(ValueError, match=message):
         load_run(with_stage(tiny_config, lines, system=system))
-
-
-def test_a_projector_alone_may_go_on_from_an_estimate_trained_before(tiny_config):
-    lines = "reconstruction_weight = 0.0\nprojector_only = true"
-    stage = load_run(with_stage(tiny_config, lines)).training.alignment
-    assert stage.projector_only

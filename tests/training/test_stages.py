@@ -1,14 +1,10 @@
 """Which stages a system has, and what stage 3 trains."""
 
-import json
-
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle
 from fewview.reconstruct import reconstruct
-from fewview.system import build_networks
 from fewview.training import train
 from fewview.training.config import load_run
 from fewview.xray.views import read_views
@@ -71,41 +67,3 @@ def test_stage_three_learns_the_detail_and_nothing_else_of_the_views(
         and (value.float() - before[f"average.{name}"].half().float()).abs().max() != 0
     }
     assert moved == {"view_encoder.detail_head.weight", "view_encoder.detail_head.bias"}
-
-
-def test_with_projector_only_stage_two_leaves_the_view_encoder_alone(
-    tiny_config, tiny_store, tmp_path
-):
-    text = tiny_config.read_text()
-    start = "[training.alignment]\n"
-    tiny_config.write_text(text.replace(start, start + "projector_only = true\n"))
-    train(tiny_config, tiny_store, tmp_path / "run")
-    tensors = load_file(tmp_path / "run" / "alignment.safetensors")
-    trained = {name for name in tensors if name.startswith("optimizer.")}
-    assert trained
-    torch.manual_seed(load_run(tiny_config).training.seed)
-    fresh = build_networks(load_run(tiny_config).system)
-    for name, value in fresh.view_encoder.state_dict().items():
-        torch.testing.assert_close(tensors[f"module.view_encoder.{name}"], value, rtol=0, atol=0)
-    moved = tensors["module.projector.project.weight"] - fresh.projector.project.weight
-    assert moved.abs().max() > 0
-
-
-def test_stage_one_starts_from_the_linear_code(tiny_config, tiny_store, tmp_path):
-    text = tiny_config.read_text()
-    text = text.replace("[system.autoencoder]\n", "[system.autoencoder]\nlinear_path = true\n")
-    start = "[training.autoencoder]\n"
-    tiny_config.write_text(text.replace(start, start + "learning_rate = 0.0\n"))
-    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
-    weights = load_file(tmp_path / "run" / "autoencoder.safetensors")
-    assert weights["module.autoencoder.linear.back.weight"].abs().max() > 0
-
-
-def test_edges_count_in_stage_one_as_much_as_the_config_says(tiny_config, tiny_store, tmp_path):
-    text = tiny_config.read_text()
-    start = "[training.autoencoder]\n"
-    tiny_config.write_text(text.replace(start, start + "high_frequency_weight = 2.0\n"))
-    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
-    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    expected = first["l1"] + 1e-4 * first["kl"] + 2.0 * first["high_frequency_l1"]
-    assert first["loss"] == pytest.approx(expected, rel=1e-4)

@@ -165,15 +165,13 @@ def train_alignment(
 ) -> None:
     """Fit view encoder, its heads and projector together (all trained, unlike published).
 
-    A term without weight is neither computed nor trained. With `projector_only` the view encoder
-    is left as it is.
+    A term without weight is neither computed nor trained.
     """
     view_encoder = networks.view_encoder
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
     validation = source.validation()
     true = true_latents(networks, [target for target, _ in validation], source)
-    view_encoder.requires_grad_(not config.projector_only)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewview.models.autoencoder import Autoencoder
 from fewview.models.discriminator import PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
 from fewview.system import AnyAutoencoder
@@ -20,9 +19,6 @@ from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
-
-LINEAR_BODIES = 64
-"""Bodies whose blocks decide the linear code: a quarter of a million blocks of a 64^3 grid."""
 
 Losses = tuple[Tensor, dict[str, float]]
 """A weighted loss, and the unweighted figures to log."""
@@ -43,9 +39,6 @@ def train_autoencoder(
     """
     keys = source.keys()
     validation = source.validation()
-    if isinstance(autoencoder, Autoencoder) and autoencoder.linear is not None:
-        first = [source.target(source.body(key)) for key in keys[:LINEAR_BODIES]]
-        autoencoder.start_linear_path(torch.cat(first))
     modules: dict[str, nn.Module] = {"autoencoder": autoencoder}
     if config.discriminator_weight > 0.0:
         modules["discriminator"] = PatchDiscriminator(config.discriminator, 1).to(source.device)

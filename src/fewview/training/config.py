@@ -236,10 +236,6 @@ class AlignmentStage(StageConfig):
     levels: int = 1
     """Resolutions at which views and CT are compared; each level halves the one before."""
 
-    projector_only: bool = False
-    """Whether the view encoder stays as it is, and only the projector learns the latent: for a view
-    encoder that was trained before, beside another autoencoder."""
-
     def __post_init__(self) -> None:
         """Refuse a stage that would learn nothing, and terms without anything to tell apart."""
         super().__post_init__()
@@ -248,10 +244,10 @@ class AlignmentStage(StageConfig):
                 raise ValueError(f"{name}_weight must be 0 or more")
         if min(self.num_negatives, self.queue_size) < 0 or self.levels < 1:
             raise ValueError("num_negatives and queue_size must be 0 or more, levels 1 or more")
-        if not self.contrasts and (self.projector_only or not self.reconstructs):
+        if not self.contrasts and not self.reconstructs:
             raise ValueError(
                 "nothing to learn: give reconstruction_weight, or contrast_weight with one of "
-                "case_weight, match_weight and local_weight (projector_only needs the latter)"
+                "case_weight, match_weight and local_weight"
             )
         if self.contrast_weight > 0.0 and not self.contrasts:
             raise ValueError(
@@ -403,8 +399,7 @@ class RunConfig:
         """Refuse an estimate that no stage trains, and what the latent is too small for."""
         alignment = self.training.alignment
         reconstructs = alignment is not None and alignment.reconstructs
-        was_trained = alignment is not None and alignment.projector_only
-        if self.system.estimate and not (reconstructs or was_trained):
+        if self.system.estimate and not reconstructs:
             raise ValueError(
                 "system.estimate is trained by the alignment stage: give [training.alignment] "
                 "with a reconstruction_weight, or set system.estimate = false"
