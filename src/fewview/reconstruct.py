@@ -19,7 +19,7 @@ from fewview.data.volume import Volume, cubic_grid
 from fewview.models.lifting import RayGrid
 from fewview.refine import make_consistent, posterior_mean_std
 from fewview.regressor import AnySystem
-from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
+from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import SystemConfig, network_images, ray_grid
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.views import Views
@@ -147,13 +147,11 @@ def _decoded(
         return [grid.to_hu(encoded.estimate[0, 0]).cpu()]
     generator = torch.Generator().manual_seed(seed)
     volumes = []
-    with torch.autocast(bundle.device.type, torch.bfloat16):
-        lost = lost_in_coding(bundle.config, bundle.networks, encoded)
     for _ in range(count):  # one by one: memory does not grow with the number of samples
         noise = torch.randn(encoded.coarse.shape, generator=generator).to(bundle.device)
         with torch.autocast(bundle.device.type, torch.bfloat16):
             latent = sample_latents(bundle.config, bundle.networks, encoded, noise, nfe=nfe)
-            unit = bundle.networks.autoencoder.decode(latent) + lost
+            unit = bundle.networks.autoencoder.decode(latent)
         volumes.append(grid.to_hu(unit[0, 0]).cpu())
     return volumes
 

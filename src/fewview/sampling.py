@@ -75,16 +75,3 @@ def sample_latents(
     sampled = sample(system.sampler, predict, Schedule(system.noise), noise, nfe=nfe)
     sampled = sampled / networks.latent_scale
     return encoded.coarse + sampled if system.diffusion_target == "residual" else sampled
-
-
-def lost_in_coding(
-    system: SystemConfig, networks: Networks, encoded: EncodedViews
-) -> Float[Tensor, "batch 1 depth height width"]:
-    """What the autoencoder loses of the CT estimate, to be added to every decoded sample.
-
-    A system that samples residuals then changes the estimate by what was sampled alone: a residual
-    of zero gives back the estimate itself, not its coded and decoded copy.
-    """
-    if system.diffusion_target == "latent":
-        return encoded.condition.new_zeros(1, 1, 1, 1, 1)
-    return encoded.estimate - networks.autoencoder.decode(encoded.coarse)

@@ -8,14 +8,16 @@ from safetensors.torch import load_file
 
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
+from fewview.system import build_networks
 from fewview.training import train
 from fewview.training.compression import (
     adaptive_weight,
     feature_distance,
     frequency_bands,
     hinge_losses,
+    sharpness_error,
 )
-from fewview.training.config import AutoencoderStage
+from fewview.training.config import AutoencoderStage, load_run
 
 START = "[training.autoencoder]\n"
 GAN = "discriminator_weight = 0.5\ndiscriminator_start = 2\n"
@@ -59,6 +61,20 @@ def test_the_bands_of_an_odd_grid_add_up_to_the_volume():
     volume = torch.randn(2, 1, 5, 6, 7)
     low, high = frequency_bands(volume, 0.15)
     torch.testing.assert_close(low + high, volume)
+
+
+def test_sharpness_asks_for_detail_as_strong_as_the_truths_and_not_for_its_place():
+    board = wave(8, 2) * wave(8, 3) * wave(8, 4)  # a checkerboard
+    smooth = torch.zeros_like(board)
+    assert sharpness_error(-board, board) < 1e-6
+    assert sharpness_error(smooth + 0.3, smooth) < 1e-6
+    assert sharpness_error(0.5 * board, board) == pytest.approx(0.5 * (1 + 1 / 27), rel=0.1)
+
+
+def test_sharpness_of_a_smooth_volume_has_a_gradient_that_is_finite():
+    smooth = torch.zeros(1, 1, 8, 8, 8, requires_grad=True)
+    sharpness_error(smooth, wave(4, 2, size=8)).backward()
+    assert smooth.grad.isfinite().all()
 
 
 def test_features_see_what_blur_takes_and_not_what_is_equal():
@@ -119,6 +135,8 @@ def test_a_volume_is_judged_alone_whatever_lies_beside_it_in_the_batch():
     ("key", "figure"),
     [
         ("low_frequency_weight", "low_frequency_l1"),
+        ("high_frequency_weight", "high_frequency_l1"),
+        ("sharpness_weight", "sharpness"),
         ("perceptual_weight", "perceptual"),
     ],
 )
@@ -177,6 +195,7 @@ def test_an_adversarial_run_resumes_exactly_and_its_model_has_no_discriminator(
     "settings",
     [
         {"perceptual_weight": -1.0},
+        {"sharpness_weight": -1.0},
         {"frequency_cutoff": 0.5},
         {"discriminator_start": -1},
     ],
@@ -184,3 +203,17 @@ def test_an_adversarial_run_resumes_exactly_and_its_model_has_no_discriminator(
 def test_a_stage_that_cannot_train_is_refused(settings):
     with pytest.raises(ValueError, match="must"):
         AutoencoderStage(num_steps=1, **settings)
+
+
+def test_a_decoder_alone_learns_what_the_encoder_says_already(tiny_config, tiny_store, tmp_path):
+    tiny_config.write_text(tiny_config.read_text().replace(START, START + "decoder_only = true\n"))
+    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
+    weights = load_file(tmp_path / "run" / "autoencoder.safetensors")
+    torch.manual_seed(load_run(tiny_config).training.seed)
+    fresh = build_networks(load_run(tiny_config).system).autoencoder.state_dict()
+    moved = {
+        name.split(".")[0]
+        for name, value in fresh.items()
+        if not torch.equal(value, weights[f"module.autoencoder.{name}"])
+    }
+    assert moved == {"decoder"}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fewview.diffusion.loss import denoising_loss, stratified_times
 from fewview.diffusion.noise import Schedule
-from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
+from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.conditions import cached_conditions
 from fewview.training.config import AlignmentStage, DiffusionStage
@@ -87,7 +87,6 @@ def train_diffusion(
                 encoded = condition_of(system, networks, views.images, views.rays)
                 latent = sample_latents(system, networks, encoded, noise, nfe=10)
                 volume = networks.autoencoder.decode(latent)
-                volume = volume + lost_in_coding(system, networks, encoded)
             scores.append(psnr_db(volume, target))
         return {"val_psnr_db": scores}
 
