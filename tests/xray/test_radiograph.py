@@ -1,5 +1,6 @@
 """Pictures become views: bone bright, on the detector, with a geometry they admit to."""
 
+import io
 import json
 import logging
 
@@ -70,7 +71,9 @@ def test_a_picture_becomes_a_display_style_view_of_an_assumed_geometry(picture, 
 
 
 def test_strict_refuses_to_assume(picture):
-    with pytest.raises(ValueError, match=r"pa.png: distances are not known; give --geometry"):
+    with pytest.raises(
+        ValueError, match=r"pa.png: distances are not known; its size is not known; give"
+    ):
         read_radiographs([picture], [0.0], strict=True)
 
 
@@ -241,3 +244,174 @@ def test_dicom_files_that_are_no_radiographs_are_refused(tmp_path):
     refused(write_dicom(tmp_path / "plan.dcm", PixelData=None), "without an image")
     path = write_dicom(tmp_path / "short.dcm", PixelData=RAMP.tobytes()[:100])
     refused(path, "cannot read the")
+
+
+def tagged(tmp_path, **tags):
+    """The view that a DICOM file with these tags becomes."""
+    return read_radiographs([write_dicom(tmp_path / "tagged.dcm", **tags)], keep_markings=True)
+
+
+def contradicted(tmp_path, complaint, **tags):
+    path = write_dicom(tmp_path / "tagged.dcm", **tags)
+    with pytest.raises(ValueError, match=complaint) as error:
+        read_radiographs([path])
+    assert "\n" not in str(error.value)
+
+
+def test_the_modality_lut_is_applied_before_the_window(tmp_path):
+    # HU-like values 2 v - 100: the window 100 to 200 shows the stored values 100 to 150.
+    views = tagged(tmp_path, ViewPosition="PA", RescaleSlope=2, RescaleIntercept=-100,
+                   RescaleType="US", WindowCenter=150, WindowWidth=100)  # fmt: skip
+    shown = columns(views)[[128, 200, 0]]  # columns 32 and 50 of the picture, and the first
+    expected = [(RAMP[0, 32] - 100.0) / 50.0, 1.0, 0.0]
+    torch.testing.assert_close(
+        shown, torch.tensor(expected, dtype=torch.float32), atol=0.05, rtol=0
+    )
+
+
+def test_a_voi_lut_bends_the_gray_curve(tmp_path):
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [256, 0, 8]
+    item.LUTData = [value * value // 255 for value in range(256)]
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    bent = tagged(tmp_path, ViewPosition="PA", VOILUTSequence=[item])
+    plain = tagged(tmp_path, ViewPosition="PA")
+    assert float(columns(bent)[128]) == pytest.approx(float(columns(plain)[128]) ** 2, abs=0.02)
+
+
+def test_twelve_signed_bits_are_read_as_numbers(tmp_path):
+    ramp = np.tile(np.linspace(-2048, 2047, 64), (48, 1)).astype(np.int16)
+    stored = (ramp & 0x0FFF).astype(np.uint16)  # the sign is bit 11, the four above are empty
+    views = tagged(tmp_path, pixels=stored, ViewPosition="PA", BitsAllocated=16, BitsStored=12,
+                   HighBit=11, PixelRepresentation=1)  # fmt: skip
+    assert columns(views).diff().min() >= 0
+
+
+def test_a_raw_image_is_turned_by_its_sign_and_takes_the_logarithm(tmp_path):
+    attenuation = np.tile(np.linspace(0, 5, 64), (48, 1))
+    counts = np.rint(60000 * np.exp(-attenuation)).astype(np.uint16)
+    views = tagged(tmp_path, pixels=counts, ViewPosition="PA", BitsAllocated=16, BitsStored=16,
+                   HighBit=15, PresentationIntentType="FOR PROCESSING",
+                   PixelIntensityRelationship="LIN", PixelIntensityRelationshipSign=1)  # fmt: skip
+    assert float(columns(views)[128]) == pytest.approx(0.5, abs=0.02)
+    assert columns(views).diff().min() >= 0
+
+
+def test_a_jpeg_inside_a_dicom_file_is_read(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(RAMP).save(buffer, format="JPEG", quality=95)
+    path = write_dicom(tmp_path / "jpeg.dcm", ViewPosition="PA")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    dataset.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+    found, plain = (
+        columns(read_radiographs([one])) for one in (path, write_dicom(tmp_path / "p.dcm",
+                                                                      ViewPosition="PA"))
+    )  # fmt: skip
+    torch.testing.assert_close(found, plain, atol=0.03, rtol=0)
+
+
+def test_a_palette_of_grays_is_read(tmp_path):
+    path = tmp_path / "palette.png"
+    palette = Image.frombytes("P", (64, 48), (255 - RAMP).tobytes())  # entry k shows 255 - k
+    palette.putpalette([255 - index // 3 for index in range(768)])
+    palette.save(path)
+    views = read_radiographs([path], [0.0], preset("chest", size=64))
+    torch.testing.assert_close(
+        columns(views), torch.from_numpy(RAMP[0] / 255.0).float(), atol=0.03, rtol=0
+    )
+
+
+def test_pixel_spacing_at_the_patient_is_magnified_to_the_detector(tmp_path):
+    tags = {"ViewPosition": "PA", "DistanceSourceToDetector": 1800.0,
+            "EstimatedRadiographicMagnificationFactor": 1.2}  # fmt: skip
+    on_detector = tagged(tmp_path, **tags, ImagerPixelSpacing=[6.0, 6.0])
+    at_patient = tagged(
+        tmp_path, **tags, PixelSpacing=[5.0, 5.0], PixelSpacingCalibrationType="GEOMETRY"
+    )
+    for views in (on_detector, at_patient):
+        assert views.geometry_source == ("measured",)
+        assert views.geometries[0].sod_mm == pytest.approx(1500.0)
+        assert views.geometries[0].pixel_pitch_mm[1] == pytest.approx(64 * 6.0 / 256)
+
+
+def test_two_spacings_of_a_calibrated_image_give_the_isocenter(tmp_path):
+    views = tagged(
+        tmp_path, ViewPosition="PA", DistanceSourceToDetector=1800.0, ImagerPixelSpacing=[6.0, 6.0],
+        PixelSpacing=[5.0, 5.0], PixelSpacingCalibrationType="GEOMETRY",
+    )  # fmt: skip
+    assert views.geometry_source == ("measured",)
+    assert views.geometries[0].sod_mm == pytest.approx(1500.0)
+
+
+def test_pixel_spacing_alone_counts_only_where_it_makes_a_radiograph(tmp_path, caplog):
+    taken = tagged(tmp_path, ViewPosition="PA", PixelSpacing=[5.0, 5.0])
+    assert taken.geometries[0].pixel_pitch_mm[1] == pytest.approx(64 * 5.0 / 256)
+    assert taken.geometry_source == ("assumed",)
+    assert "taken for the detector's" in caplog.text
+    tiny = tagged(tmp_path, ViewPosition="PA", PixelSpacing=[0.1, 0.1])
+    assert tiny.geometries[0].pixel_pitch_mm == preset("chest").pixel_pitch_mm
+    assert "would make it 6 mm" in caplog.text
+
+
+def test_a_known_detector_distance_is_kept_and_the_isocenter_assumed(tmp_path, caplog):
+    views = tagged(tmp_path, ViewPosition="AP", DistanceSourceToDetector=1000.0,
+                   ImagerPixelSpacing=[6.0, 6.0])  # fmt: skip
+    assert (views.geometries[0].sdd_mm, views.geometries[0].sod_mm) == (1000.0, 800.0)
+    assert views.geometry_source == ("assumed",)
+    assert "the isocenter is assumed 200 mm before the detector" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("position", "angle"), [("PA", 0.0), ("AP", 180.0), ("LL", 90.0), ("RL", -90.0)]
+)
+def test_view_position_is_an_angle(tmp_path, position, angle):
+    assert tagged(tmp_path, ViewPosition=position).geometries[0].primary_angle_deg == angle
+
+
+@pytest.mark.parametrize(
+    ("position", "orientation", "mirrored"),
+    [("PA", "L\\F", False), ("PA", "R\\F", True), ("AP", "R\\F", False), ("AP", "L\\F", True),
+     ("LL", "P\\F", False), ("LL", "A\\F", True), ("RL", "A\\F", False)],
+)  # fmt: skip
+def test_patient_orientation_decides_what_is_mirrored(tmp_path, position, orientation, mirrored):
+    views = tagged(tmp_path, ViewPosition=position, PatientOrientation=orientation.split("\\"))
+    rising = columns(views).diff().sum() > 0
+    assert bool(rising) != mirrored
+
+
+def test_a_picture_stored_sideways_is_set_upright(tmp_path):
+    views = tagged(tmp_path, ViewPosition="PA", PatientOrientation=["F", "L"])
+    image = views.images[0, 0]
+    rows = image[:, image.sum(0) > 0].mean(1)
+    assert rows.diff().min() >= 0  # what ran along the columns now runs down, toward the feet
+
+
+@pytest.mark.parametrize(
+    ("tags", "complaint"),
+    [
+        ({"PositionerPrimaryAngle": 90.0}, r"\(0018,1510\) 90.0 is no View .* \(0018,5101\) PA"),
+        ({"PatientOrientation": ["P", "F"]}, r"Patient Orientation \(0020,0020\) P\\F cannot be"),
+        ({"PatientOrientation": ["L", "R"]}, r"\(0020,0020\) L\\R is not upright"),
+        ({"DistanceSourceToDetector": 1000.0, "DistanceSourceToPatient": 1200.0},
+         r"\(0018,1111\) 1200.0 is not less than"),
+        ({"EstimatedRadiographicMagnificationFactor": 0.8}, r"\(0018,1114\) 0.8 is below 1"),
+        ({"PixelSpacing": [3.0, 3.0], "ImagerPixelSpacing": [2.0, 2.0]},
+         r"\(0028,0030\) 3.0\\3.0 at the patient is wider than .* \(0018,1164\)"),
+        ({"PixelSpacing": [1.0, 1.0], "ImagerPixelSpacing": [2.0, 2.0],
+          "PixelSpacingCalibrationType": "GEOMETRY",
+          "EstimatedRadiographicMagnificationFactor": 1.1}, r"\(0018,1114\) 1.1, but"),
+        ({"Modality": "XA", "DistanceSourceToDetector": 1000.0, "DistanceSourceToPatient": 500.0,
+          "EstimatedRadiographicMagnificationFactor": 1.1}, "magnification of 1.1 puts"),
+    ],
+)  # fmt: skip
+def test_a_header_that_contradicts_itself_is_refused_by_its_tag(tmp_path, tags, complaint):
+    contradicted(tmp_path, complaint, **({"ViewPosition": "PA"} | tags))
+
+
+def test_a_flag_against_the_header_is_taken_and_told(tmp_path, caplog):
+    path = write_dicom(tmp_path / "ap.dcm", ViewPosition="AP")
+    assert read_radiographs([path], [0.0]).geometries[0].primary_angle_deg == 0.0
+    assert "its file says 180 degrees; the given 0 degrees are taken" in caplog.text

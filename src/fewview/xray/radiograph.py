@@ -16,13 +16,14 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn import functional
 
+from fewview.xray.assumed import Assumption, settle, to_convention
+from fewview.xray.cleaning import clean
 from fewview.xray.detector import display_style
-from fewview.xray.geometry import ViewGeometry, preset
+from fewview.xray.geometry import ViewGeometry
 from fewview.xray.picture import Picture, read_picture
 from fewview.xray.views import Views, read_geometry
 
-ASSUMED_PRESET = "chest"
-HUNG_LIKE_PA_DEG = 45.0  # a view this near to 180 degrees is an AP radiograph
+OTHER_VIEW_DEG = 45.0  # an angle farther from the header's shows another view
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +34,29 @@ def read_radiographs(
     geometry: ViewGeometry | None = None,
     *,
     strict: bool = False,
+    keep_markings: bool = False,
 ) -> Views:
     """Read X-ray pictures (PNG, JPEG, TIFF, DICOM) as views.
 
     The geometry of a picture is, in this order: `geometry` with its angle; the file beside
     it with the suffix `.json` (a view of `views.json` without image); its DICOM header; the
-    `chest` preset, with one warning. Pictures are brought to the detector's pixel count and
-    padded to keep their shape. The isocenter is the origin.
+    `chest` preset. What no source says is assumed, with one warning for all pictures. Pictures
+    are brought to the detector's pixel count and padded to keep their shape. The isocenter is
+    the origin.
 
-    An AP radiograph (180 degrees) is hung like a PA one, so a display-style picture within
-    45 degrees of 180 is mirrored.
+    Display-style pictures are turned to our convention (`assumed.to_convention`); collimated
+    borders and letters are removed from them (`cleaning.clean`).
 
     Args:
         paths: One picture per view.
         angles_deg: One primary angle per view; from the files without it.
         geometry: Beam, distances and detector of all views; its own angle is not used.
-        strict: Refuse views without known distances instead of assuming the preset.
+        strict: Refuse views whose distances or size are not known instead of assuming them.
+        keep_markings: Leave borders and letters in the pictures.
 
     Raises:
         ValueError: If a picture cannot be used, angles and pictures do not match, an angle
-            is not known, or `strict` is set and distances are not known.
+            is not known, or `strict` is set and something would be assumed.
     """
     if not paths:
         raise ValueError("no views: at least one image is needed")
@@ -64,14 +68,15 @@ def read_radiographs(
     ]
     _tell_assumed(taken, strict=strict)
     size = (taken[0].geometry.num_rows, taken[0].geometry.num_cols)
-    images, geometries = zip(*(_on_detector(one, size) for one in taken), strict=True)
+    on_detector = [_on_detector(one, size, keep_markings=keep_markings) for one in taken]
+    images, geometries = zip(*on_detector, strict=True)
     return Views(
         images=torch.stack(images)[:, None],
         geometries=geometries,
         isocenter_mm=(0.0, 0.0, 0.0),
         calibrated=tuple(one.picture.is_float for one in taken),
         source=("radiograph",) * len(taken),
-        geometry_source=tuple("measured" if one.is_known else "assumed" for one in taken),
+        geometry_source=tuple("assumed" if one.assumed else "measured" for one in taken),
     )
 
 
@@ -82,71 +87,76 @@ class _Taken:
     path: Path
     picture: Picture
     geometry: ViewGeometry
-    is_known: bool
-    """Whether its distances are known."""
-    pitch_mm: tuple[float, float] | None
+    pitch_mm: tuple[float, float] | None = None
     """Pixel pitch of the picture itself, where the geometry's is not to be taken."""
+    assumed: tuple[Assumption, ...] = ()
+    """What of its geometry is not known."""
 
 
 def _take(path: Path, angle: float | None, given: ViewGeometry | None) -> _Taken:
     """Read a picture and settle its geometry."""
     picture = read_picture(path)
     beside = path.with_suffix(".json")
-    pitch = None
+    own_angle = picture.header.primary_angle_deg
     if given is not None:
-        geometry, is_known, own_angle = given, True, picture.tags.get("primary_angle_deg")
+        taken = _Taken(path, picture, given)
     elif beside.is_file():
-        geometry, is_known = read_geometry(beside), True
-        own_angle = geometry.primary_angle_deg
+        taken = _Taken(path, picture, read_geometry(beside))
+        own_angle = taken.geometry.primary_angle_deg
     else:
-        geometry, is_known = _from_header(path, picture)
-        pitch, own_angle = picture.pixel_pitch_mm, picture.tags.get("primary_angle_deg")
-    angle = own_angle if angle is None else angle
-    if angle is None:
+        rows, cols = picture.pixels.shape
+        settled = settle(picture.header, (rows, cols), path)
+        taken = _Taken(path, picture, settled.geometry, settled.pitch_mm, settled.assumed)
+    if angle is None and own_angle is None:
         raise ValueError(f"{path} has no geometry: its angle is not known; give --angles-deg")
-    return _Taken(path, picture, replace(geometry, primary_angle_deg=angle), is_known, pitch)
+    if angle is not None and own_angle is not None:
+        _tell_other_angle(path, angle, own_angle)
+    chosen = own_angle if angle is None else angle
+    assert chosen is not None
+    return replace(taken, geometry=replace(taken.geometry, primary_angle_deg=chosen))
 
 
-def _from_header(path: Path, picture: Picture) -> tuple[ViewGeometry, bool]:
-    """Geometry by the DICOM header, else the preset; and whether the distances are known."""
-    tags = picture.tags
-    standard = preset(ASSUMED_PRESET)
-    if picture.pixel_pitch_mm is None or not {"sdd_mm", "sod_mm"} <= tags.keys():
-        return standard, False
-    try:
-        geometry = replace(
-            standard,
-            secondary_angle_deg=tags.get("secondary_angle_deg", 0.0),
-            sdd_mm=tags["sdd_mm"],
-            sod_mm=tags["sod_mm"],
+def _tell_other_angle(path: Path, angle: float, own_angle: float) -> None:
+    """Say that a flag makes another view of a picture than its file."""
+    if abs((angle - own_angle + 180.0) % 360.0 - 180.0) > OTHER_VIEW_DEG:
+        log.warning(
+            "%s: its file says %g degrees; the given %g degrees are taken",
+            path.name,
+            own_angle,
+            angle,
         )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return geometry, True
 
 
 def _tell_assumed(taken: Sequence[_Taken], *, strict: bool) -> None:
-    """Say once which views' distances are assumed, or refuse them."""
-    assumed = [one.path.name for one in taken if not one.is_known]
-    if not assumed:
+    """Say once what is assumed of which views, or refuse it."""
+    by_reason: dict[tuple[Assumption, ...], list[str]] = {}
+    for one in taken:
+        if one.assumed:
+            by_reason.setdefault(one.assumed, []).append(one.path.name)
+    if not by_reason:
         return
-    names = ", ".join(assumed)
+    told = []
+    for assumed, names in by_reason.items():
+        parts = [one.unknown if strict else f"{one.unknown}, {one.instead}" for one in assumed]
+        told.append(f"{', '.join(names)}: {'; '.join(parts)}")
+    message = f"{'; '.join(told)}; give --geometry"
     if strict:
-        raise ValueError(f"{names}: distances are not known; give --geometry")
-    log.warning(
-        "%s: distances are not known, the '%s' geometry is assumed; give --geometry",
-        names,
-        ASSUMED_PRESET,
-    )
+        raise ValueError(message)
+    log.warning("%s", message)
 
 
 def _on_detector(
-    taken: _Taken, size: tuple[int, int]
+    taken: _Taken, size: tuple[int, int], *, keep_markings: bool
 ) -> tuple[Float32[Tensor, "row col"], ViewGeometry]:
     """The picture on a detector of `size` pixels, centered and padded to keep its shape."""
-    pixels = torch.from_numpy(taken.picture.pixels)
+    pixels, own_pitch = torch.from_numpy(taken.picture.pixels), taken.pitch_mm
+    if not taken.picture.is_float:
+        angle = taken.geometry.primary_angle_deg
+        pixels, own_pitch = to_convention(
+            pixels, own_pitch, taken.picture.header, angle, taken.path
+        )
     geometry = replace(taken.geometry, num_rows=size[0], num_cols=size[1])
-    pitch = taken.pitch_mm or (1.0, 1.0)
+    pitch = own_pitch or (1.0, 1.0)
     # Extent of the picture in pixels of the detector, before it is shrunk to fit.
     extent = [
         count * own / target
@@ -158,12 +168,10 @@ def _on_detector(
     inner = [max(1, room - 2 * margin) for room, margin in zip(size, margins, strict=True)]
     image = _resized(pixels, (inner[0], inner[1]))
     if not taken.picture.is_float:
-        image = display_style(image)
-        if _is_hung_like_pa(geometry.primary_angle_deg):
-            image = image.flip(-1)
+        image = display_style(image) if keep_markings else clean(image).image
     top, left = (room - count for room, count in zip(size, inner, strict=True))
     image = functional.pad(image, (left // 2, left - left // 2, top // 2, top - top // 2))
-    if taken.pitch_mm is not None:
+    if own_pitch is not None:
         pitch_v, pitch_u = geometry.pixel_pitch_mm
         geometry = replace(geometry, pixel_pitch_mm=(shrink * pitch_v, shrink * pitch_u))
     return image, geometry
@@ -175,8 +183,3 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
         pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False
     )
     return resized[0, 0]
-
-
-def _is_hung_like_pa(angle_deg: float) -> bool:
-    """Whether the detector was behind the patient."""
-    return abs(angle_deg % 360.0 - 180.0) <= HUNG_LIKE_PA_DEG
