@@ -142,7 +142,12 @@ def geometries(
 
 
 def read_inputs(
-    inputs: Sequence[Path], angles_deg: str | None, geometry: str | None, strict: bool
+    inputs: Sequence[Path],
+    angles_deg: str | None,
+    geometry: str | None,
+    *,
+    strict: bool,
+    keep_markings: bool = False,
 ) -> "Views":
     """Views from a views folder, or from radiographs with their angles."""
     from fewview.xray.radiograph import read_radiographs
@@ -159,4 +164,4 @@ def read_inputs(
         raise typer.BadParameter(f"give one views folder or images, not {', '.join(folders)}")
     angles = None if angles_deg is None else numbers(angles_deg)
     one = None if geometry is None else geometries(geometry, None, None)[0]
-    return read_radiographs(inputs, angles, one, strict=strict)
+    return read_radiographs(inputs, angles, one, strict=strict, keep_markings=keep_markings)

@@ -14,6 +14,7 @@ from fewview import config as config_files
 from fewview.data.files import replacing_folder
 from fewview.regressor import AnySystem, Regressor, RegressorConfig, build_regressor
 from fewview.system import Networks, SystemConfig, build_networks
+from fewview.transfer.style import StyleBundle, StyleConfig, StyleNetworks, build_style
 
 FORMAT = "fewview-model/1"
 DEFAULT_MODEL = "fewview-64"
@@ -102,7 +103,10 @@ def load_model(
     """
     folder = _model_folder(model)
     card = (folder / "card.md").read_text(encoding="utf-8")
-    if config_files.value_at(folder / "config.toml", "kind") == "regressor":
+    kind = config_files.value_at(folder / "config.toml", "kind")
+    if kind == "style":
+        raise ValueError(f"{model} changes the style of radiographs; give it to --style")
+    if kind == "regressor":
         regressor_config = config_files.load(folder / "config.toml", RegressorConfig)
         regressor = build_regressor(regressor_config)
         _read_weights(folder / "weights.safetensors", regressor)
@@ -114,7 +118,23 @@ def load_model(
     return Bundle(config, networks.to(device), card)
 
 
-def _read_weights(weights: Path, networks: Networks | Regressor) -> dict[str, str]:
+def load_style(model: str | Path, *, device: str = "cpu") -> StyleBundle:
+    """Read a trained style model.
+
+    Raises:
+        ValueError: As `load_model`, and if the model is of another kind.
+    """
+    folder = _model_folder(model)
+    if config_files.value_at(folder / "config.toml", "kind") != "style":
+        raise ValueError(f"{model} is no style model: it reconstructs; give it to --model")
+    config = config_files.load(folder / "config.toml", StyleConfig)
+    networks = build_style(config)
+    _read_weights(folder / "weights.safetensors", networks)
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    return StyleBundle(config, networks.to(device), card)
+
+
+def _read_weights(weights: Path, networks: Networks | Regressor | StyleNetworks) -> dict[str, str]:
     """Put stored weights into fresh networks; returns what is stored beside them."""
     try:
         with safe_open(weights, framework="pt") as stored:
@@ -142,8 +162,8 @@ def _read_weights(weights: Path, networks: Networks | Regressor) -> dict[str, st
 
 def save_bundle(
     folder: Path,
-    config: AnySystem,
-    networks: Networks | Regressor,
+    config: AnySystem | StyleConfig,
+    networks: Networks | Regressor | StyleNetworks,
     card: str,
     *,
     force: bool = False,

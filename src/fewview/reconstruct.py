@@ -6,6 +6,7 @@ where they are calibrated.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +15,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model
+from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model, load_style
 from fewview.data.volume import Volume, cubic_grid
 from fewview.models.lifting import RayGrid
 from fewview.refine import make_consistent, posterior_mean_std
 from fewview.regressor import AnySystem
 from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import SystemConfig, network_images, ray_grid
+from fewview.transfer.style import StyleBundle, StyleConfig, in_drr_style
 from fewview.xray.geometry import ViewGeometry, preset
+from fewview.xray.novelty import Novelty, novelties
 from fewview.xray.views import Views
 
 log = logging.getLogger("fewview")
@@ -43,11 +46,15 @@ class Reconstruction:
     nfe: int
     """Denoiser calls of one sample."""
 
+    novelties: tuple[Novelty | None, ...] = ()
+    """Per view, how far it lies from what models were trained on; None for line integrals."""
+
 
 def reconstruct(
     views: Views,
     *,
     model: str | Path | Bundle | RegressorBundle = DEFAULT_MODEL,
+    style: str | Path | StyleBundle | None = None,
     nfe: int | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -59,6 +66,7 @@ def reconstruct(
     Args:
         views: Any number of views with their geometry.
         model: A bundled model's name, a model folder, or a loaded bundle.
+        style: A style model (folder or loaded) that display-style views are put through first.
         nfe: Denoiser calls per sample, 0 for the deterministic head; default of the model.
         samples: Samples to average; default of the model, or 1 when only `nfe` is given.
         seed: Seed of the samples.
@@ -74,6 +82,11 @@ def reconstruct(
     bundle = load_model(model, device=device) if isinstance(model, str | Path) else model
     config = bundle.config
     warn_outside(views, config)
+    found = novelties(views)
+    warn_novel(found)
+    if style is not None:
+        known = load_style(style, device=device) if isinstance(style, str | Path) else style
+        views = in_drr_style(bin_views(views, known.config), known)
     if isinstance(bundle, RegressorBundle):
         if nfe or (samples is not None and samples > 1):
             raise ValueError(f"{config.name} is a regressor: it has no samples to draw")
@@ -87,9 +100,9 @@ def reconstruct(
     if steps:
         volumes = [make_consistent(volume, views, num_steps=steps) for volume in volumes]
     if len(volumes) == 1:
-        return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe)
+        return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe, tuple(found))
     mean, std = posterior_mean_std(volumes)
-    return Reconstruction(mean, volumes[0], std, nfe)
+    return Reconstruction(mean, volumes[0], std, nfe, tuple(found))
 
 
 def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple[int, int]:
@@ -163,7 +176,7 @@ def _on_patient(hu: Tensor, views: Views, config: AnySystem) -> Volume:
     return Volume(hu.numpy(), grid.voxel_to_patient)
 
 
-def bin_views(views: Views, config: AnySystem) -> Views:
+def bin_views(views: Views, config: AnySystem | StyleConfig) -> Views:
     """Average pixels to about the pitch (at the isocenter) the model was trained with.
 
     Rows and columns that do not fill a bin are dropped at the far edges; the images are then
@@ -214,6 +227,17 @@ def pitch_at_isocenter(geometry: ViewGeometry) -> tuple[float, float]:
     if geometry.sdd_mm is not None and geometry.sod_mm is not None:
         scale = geometry.sod_mm / geometry.sdd_mm
     return geometry.pixel_pitch_mm[0] * scale, geometry.pixel_pitch_mm[1] * scale
+
+
+def warn_novel(found: Sequence[Novelty | None]) -> None:
+    """Say once which views are unlike any that models were trained on."""
+    far = [
+        f"view {index} (score {one.score:.1f}; {one.limit:.1f} holds 99 % of training)"
+        for index, one in enumerate(found)
+        if one is not None and one.is_far
+    ]
+    if far:
+        log.warning("far from what models were trained on, do not trust it: %s", ", ".join(far))
 
 
 def warn_outside(views: Views, config: AnySystem) -> None:

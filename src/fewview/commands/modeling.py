@@ -20,6 +20,9 @@ def train(
     start: Annotated[
         str | None, typer.Option(help="Start from this model's weights (bundled name or folder).")
     ] = None,
+    radiographs: Annotated[
+        Path | None, typer.Option("--radiographs", help="Real radiographs, for a style model.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     device: Device = "cpu",
     devices: Annotated[
@@ -44,19 +47,24 @@ def train(
             out,
             stage=stage,
             start=start,
+            radiographs=radiographs,
             resume=resume,
             device=device,
             report=progress.staged,
         )
     if is_first():
         settings = {"stage": stage, "start": start, "resumed": resume, "devices": devices}
-        write_record(out / RECORD, "train", settings=settings, inputs=[config, data], device=device)
+        inputs = [config, data] if radiographs is None else [config, data, radiographs]
+        write_record(out / RECORD, "train", settings=settings, inputs=inputs, device=device)
 
 
 def reconstruct(
     inputs: Annotated[list[Path], typer.Argument(help="A views folder, or radiographs.")],
     out: Annotated[str, typer.Option("--out", help="CT to write: .nii.gz, .nrrd, .mha, or DIR/.")],
     model: Annotated[str, typer.Option(help="Bundled name or model folder.")] = "fewview-64",
+    style: Annotated[
+        Path | None, typer.Option("--style", help="Style model to put radiographs through first.")
+    ] = None,
     nfe: Annotated[
         int | None, typer.Option(min=0, help="Denoiser calls; 0 takes the coarse head alone.")
     ] = None,
@@ -74,6 +82,9 @@ def reconstruct(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse radiographs without known distances.")
     ] = False,
+    keep_markings: Annotated[
+        bool, typer.Option("--keep-markings", help="Leave borders and letters in radiographs.")
+    ] = False,
 ) -> None:
     """Reconstruct a CT from a views folder, or from radiographs and their angles."""
     arguments.check_volume_output(out)
@@ -82,7 +93,9 @@ def reconstruct(
         if samples is None or samples < 2 or nfe == 0:
             raise typer.BadParameter("--uncertainty needs --samples 2 or more, and no --nfe 0")
     arguments.check_device(device)
-    views = arguments.read_inputs(inputs, angles_deg, geometry, strict)
+    views = arguments.read_inputs(
+        inputs, angles_deg, geometry, strict=strict, keep_markings=keep_markings
+    )
 
     from fewview.data.images import write_volume
     from fewview.reconstruct import reconstruct as reconstruct_views
@@ -91,6 +104,7 @@ def reconstruct(
     result = reconstruct_views(
         views,
         model=model,
+        style=style,
         nfe=nfe,
         samples=samples,
         seed=seed,
@@ -104,6 +118,8 @@ def reconstruct(
     write_volume(result.volume, out)
     settings = {
         "model": model,
+        "style": style,
+        "novelty": result.novelties,
         "nfe": result.nfe,
         "samples": samples,
         "consistency": consistency,

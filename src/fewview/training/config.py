@@ -9,6 +9,7 @@ from fewview.models.discriminator import DiscriminatorConfig
 from fewview.models.implicit import ImplicitConfig
 from fewview.regressor import RegressorConfig
 from fewview.system import SystemConfig
+from fewview.transfer.style import StyleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,11 +443,60 @@ class RegressionRun:
             raise ValueError("voxels_per_step needs a network of kind inrr3ct")
 
 
-AnyRun = RunConfig | RegressionRun
+@dataclass(frozen=True, kw_only=True)
+class StyleStage(StageConfig):
+    """Training of a style model; pictures are standardized, so weights are in units of contrast."""
+
+    cycle_weight: float = 10.0
+    """Of the mean absolute error of pictures sent to the other style and back (CycleGAN)."""
+
+    identity_weight: float = 5.0
+    """Of the mean absolute change of pictures that have the style already (CycleGAN)."""
+
+    zoom: float = 0.15
+    """Largest enlargement of a radiograph, which crops it; it is never mirrored: the heart is on
+    the left."""
+
+    gamma: tuple[float, float] = (0.8, 1.25)
+    """Range of a radiograph's gray curve: far narrower than the held-out display style."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        super().__post_init__()
+        if min(self.cycle_weight, self.identity_weight) < 0.0 or not 0.0 <= self.zoom < 1.0:
+            raise ValueError("cycle_weight and identity_weight must be 0 or more, zoom 0 to 1")
+        if not 0.0 < self.gamma[0] <= self.gamma[1]:
+            raise ValueError(f"gamma must be a rising pair of positive numbers, got {self.gamma}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleTraining(ExamplesConfig):
+    """Data and the one stage of a run that trains a style model."""
+
+    style: StyleStage
+
+    def __post_init__(self) -> None:
+        """Refuse batches of more copies than there are."""
+        _check_copies(self, self.style)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleRun:
+    """A file in `configs/`: a style model and how to train it."""
+
+    system: StyleConfig
+    training: StyleTraining
+
+
+AnyRun = RunConfig | RegressionRun | StyleRun
 
 
 def load_run(path: Path) -> AnyRun:
     """Read a file of `configs/`, whatever kind of system it trains."""
-    if config_files.value_at(path, "system", "kind") == "regressor":
-        return config_files.load(path, RegressionRun)
-    return config_files.load(path, RunConfig)
+    match config_files.value_at(path, "system", "kind"):
+        case "regressor":
+            return config_files.load(path, RegressionRun)
+        case "style":
+            return config_files.load(path, StyleRun)
+        case _:
+            return config_files.load(path, RunConfig)

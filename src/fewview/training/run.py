@@ -1,9 +1,11 @@
 """A whole training run: the three stages in order, each from its checkpoint, then the bundle."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fewview import config as config_files
 from fewview.bundle import Bundle, RegressorBundle, load_model, save_bundle
@@ -16,7 +18,7 @@ from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.batches import shares
 from fewview.training.checkpoint import part, read_checkpoint
-from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
+from fewview.training.config import AnyRun, RegressionRun, RunConfig, StyleRun, load_run
 from fewview.training.diffusion import parts_to_learn, train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
@@ -25,19 +27,22 @@ from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
 from fewview.training.source import TrainingSource
 from fewview.training.start import AnyNetworks, fingerprint, start_from
+from fewview.training.style import frontal_pictures, style_card, train_style
+from fewview.transfer.style import StyleNetworks, build_style
 
 
 def _silent(stage: str, step: int, num_steps: int, shown: str) -> None:
     """Report nothing."""
 
 
-def train(
+def train(  # noqa: PLR0913 - one for each flag of the command
     config_path: Path,
     store: Path,
     out: Path,
     *,
     stage: str | None = None,
     start: str | Path | None = None,
+    radiographs: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     report: Report = _silent,
@@ -53,6 +58,7 @@ def train(
         out: The run's folder: config.toml, one checkpoint per stage, metrics.jsonl, model/.
         stage: Only this stage; earlier ones must be finished. Without it, all in order.
         start: Bundled name or folder of the model whose weights the networks start from.
+        radiographs: Folder of real radiographs, which style models and only they need.
         resume: Go on in a folder that has a run of the same config.
         device: Where the networks train.
         report: Called while training.
@@ -64,6 +70,7 @@ def train(
     stages = stages_of(config)
     if stage is not None and stage not in stages:
         raise ValueError(f"no stage {stage!r} in {config_path}; it has {', '.join(stages)}")
+    pictures = _radiographs(config, config_path, radiographs)
     opened = open_store(store)
     if not opened.of_split("train"):
         raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
@@ -72,23 +79,16 @@ def train(
     resume = processes.was_restarted() or resume
     for name in stages:
         shares(getattr(config.training, name), name, processes)  # refuses before anything is made
-    _claim(out, config, begun, processes, resume=resume)
+    _claim(out, config, _origins(begun, pictures), processes, resume=resume)
     torch.manual_seed(config.training.seed)
-    networks: AnyNetworks
-    if isinstance(config, RegressionRun):
-        networks = build_regressor(config.system)
-    else:
-        networks = build_networks(config.system)
+    networks = _fresh(config)
     if begun is not None:
         start_from(networks, begun.networks)
     networks.to(processes.device)
     for module in networks.modules().values():
         channels_last(module)
     source = TrainingSource(config.system, config.training, opened, ScanCache(opened), processes)
-    if isinstance(config, RunConfig) and isinstance(networks, Networks):
-        _run_stages(stage, config, networks, source, out, report)
-    elif isinstance(config, RegressionRun) and isinstance(networks, Regressor):
-        train_regression(config.training.regression, networks.network, source, out, report=report)
+    _run(config, networks, source, pictures, out, stage, report)
     if stage in (None, stages[-1]) and processes.first:
         save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
 
@@ -97,9 +97,42 @@ def stages_of(config: AnyRun) -> tuple[str, ...]:
     """The stages of a run, in order."""
     if isinstance(config, RegressionRun):
         return ("regression",)
+    if isinstance(config, StyleRun):
+        return ("style",)
     if config.training.alignment is None:
         return ("autoencoder", "diffusion")
     return ("autoencoder", "alignment", "diffusion")
+
+
+def _fresh(config: AnyRun) -> AnyNetworks:
+    """Fresh networks of whatever a run trains."""
+    match config:
+        case RegressionRun():
+            return build_regressor(config.system)
+        case StyleRun():
+            return build_style(config.system)
+        case RunConfig():
+            return build_networks(config.system)
+
+
+def _run(
+    config: AnyRun,
+    networks: AnyNetworks,
+    source: TrainingSource,
+    pictures: Tensor,
+    out: Path,
+    stage: str | None,
+    report: Report,
+) -> None:
+    """Train what `_fresh` has made for the run."""
+    match config, networks:
+        case RunConfig(), Networks():
+            _run_stages(stage, config, networks, source, out, report)
+        case RegressionRun(), Regressor():
+            regression = config.training.regression
+            train_regression(regression, networks.network, source, out, report=report)
+        case StyleRun(), StyleNetworks():
+            train_style(config, networks, source, pictures, out, report=report)
 
 
 def _run_stages(
@@ -120,18 +153,38 @@ def _run_stages(
             break
 
 
+def _radiographs(config: AnyRun, path: Path, folder: Path | None) -> Tensor:
+    """The radiographs of a run that trains a style model; none for other runs."""
+    if not isinstance(config, StyleRun):
+        if folder is not None:
+            raise ValueError(f"{path} trains no style model; leave --radiographs out")
+        return torch.empty(0, 1, 1, 1)
+    if folder is None:
+        raise ValueError(f"{path} trains a style model; give --radiographs FOLDER")
+    return frontal_pictures(folder, config.system.views)
+
+
+def _origins(start: Bundle | RegressorBundle | None, pictures: Tensor) -> str:
+    """Lines for config.toml that name what a run stands on beside its config and store."""
+    lines = ""
+    if start is not None:
+        lines += f"\n# started from {start.config.name}, weights {fingerprint(start.networks)}\n"
+    if len(pictures):
+        digest = sha256(pictures.numpy().tobytes()).hexdigest()[:16]
+        lines += f"\n# {len(pictures)} radiographs, pixels {digest}\n"
+    return lines
+
+
 def _claim(
     out: Path,
     config: AnyRun,
-    start: Bundle | RegressorBundle | None,
+    origins: str,
     processes: Processes,
     *,
     resume: bool,
 ) -> None:
-    """Make the run's folder, or check that it is a run of this config and start."""
-    text = config_files.to_toml(config)
-    if start is not None:
-        text += f"\n# started from {start.config.name}, weights {fingerprint(start.networks)}\n"
+    """Make the run's folder, or check that it is a run of this config and these origins."""
+    text = config_files.to_toml(config) + origins
     kept = out / "config.toml"
     begun = kept.exists()
     if begun:
@@ -192,6 +245,8 @@ def _load_finished(name: str, config: RunConfig, networks: Networks, out: Path) 
 
 def _card(config: AnyRun, out: Path) -> str:
     """A card that says what is known without an evaluation."""
+    if isinstance(config, StyleRun):
+        return style_card(config, out)
     last: dict[str, float] = {}
     for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)

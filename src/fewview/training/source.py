@@ -29,6 +29,7 @@ from fewview.training.views import (
     standard_geometries,
     view_batch,
 )
+from fewview.transfer.style import StyleConfig
 
 SMALLEST_BFLOAT16 = 32
 """Voxels along an axis. The deepest features of smaller grids are smaller than a kernel, and there
@@ -44,7 +45,7 @@ def is_phantom(case: CaseInfo) -> bool:
 class TrainingSource:
     """Examples of a store for one run; every draw follows from the run's seed."""
 
-    system: AnySystem
+    system: AnySystem | StyleConfig
     training: ExamplesConfig
     store: Store
     scans: ScanCache

@@ -6,8 +6,9 @@ import torch
 
 from fewview.regressor import Regressor
 from fewview.system import Networks
+from fewview.transfer.style import StyleNetworks
 
-AnyNetworks = Networks | Regressor
+AnyNetworks = Networks | Regressor | StyleNetworks
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ WIDEST_BORDER = 0.25  # share of the picture per side; issue: collimation to 20 
 FLAT = 0.08  # spread of gray along a line that shows no patient
 EVEN = (0.15, 0.85)  # quantiles of that spread: a letter may lie on the border
 DARK, BRIGHT = 0.1, 0.85  # gray of borders and bars, in [0, 1]
+BLANK = 0.02  # spread of gray in a border that a viewing station has painted
 DARK_STEP = 0.05  # change of gray where a dark border ends
 STEP = 0.15  # change of gray where a bright bar ends; a saturated abdomen ends softly
 BAR = 0.75  # gray that nearly all of a line exceeds inside a bar across the picture
@@ -95,7 +96,8 @@ def _border(gray: Image) -> int:
     bright = _from_edge((even & (middle > BRIGHT))[:most])
     if dark and high[dark : dark + sharp].max() - high[dark - 1] < DARK_STEP:
         dark = 0  # air, which the window makes black anyway
-    if bright and middle[bright - 1] - middle[bright : bright + sharp].min() < STEP:
+    blank = bright and np.ptp(lines[:bright]) < BLANK
+    if bright and not blank and middle[bright - 1] - middle[bright : bright + sharp].min() < STEP:
         bright = 0  # a saturated abdomen, which ends softly
     bars = np.flatnonzero(low[near:most] > BAR) + near
     across = [bar for bar in bars if low[bar] - max(low[bar - near], low[bar + near]) > STEP]
@@ -126,7 +128,7 @@ def markings(gray: Image) -> Bool[np.ndarray, "row col"]:
             gray[box][component], around[box][component]
         ):
             marks[box] |= component
-    return ndimage.binary_dilation(marks, iterations=max(1, round(shorter / 128)))
+    return ndimage.binary_dilation(marks, iterations=max(2, round(shorter / 128)))
 
 
 def _is_placed(
@@ -143,7 +145,8 @@ def _is_placed(
 def _is_lead(gray: Float[np.ndarray, "pixel"], around: Float[np.ndarray, "pixel"]) -> bool:
     """Whether pixels are as white as lead or print, on the patient or in the air."""
     in_air = float(np.median(around)) < AIR
-    return float(np.median(gray)) > SATURATED or (in_air and float(gray.max()) > FAINTEST)
+    white = float(np.quantile(gray, 0.75)) > SATURATED
+    return white or (in_air and float(gray.max()) > FAINTEST)
 
 
 def harmonic_fill(pixels: Image, holes: Bool[np.ndarray, "row col"]) -> Image:

@@ -1,0 +1,201 @@
+"""Training of style models: real radiographs and fresh DRRs, unpaired, in both directions.
+
+The held-out display style (`xray/style.py`) has no part in it.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from fewview.system import ViewRange
+from fewview.training.config import StyleRun, StyleStage
+from fewview.training.examples import Body, ExampleKey, generator_of, uniform
+from fewview.training.loop import Report, Stage, fit
+from fewview.training.source import TrainingSource
+from fewview.training.views import draw_geometries, project_body, standard_geometries
+from fewview.transfer.style import Patches, StyleNetworks, standardized
+from fewview.xray.detector import display_style
+from fewview.xray.geometry import ViewGeometry, preset
+from fewview.xray.novelty import kind_of
+from fewview.xray.picture import read_picture
+from fewview.xray.radiograph import read_radiographs
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+
+Pictures = Float[Tensor, "picture 1 row col"]
+
+
+def frontal_pictures(folder: Path, views: ViewRange) -> Pictures:
+    """All frontal radiographs of a folder, cleaned, hung like PA ones, on the training detector.
+
+    Pictures that do not say their view are taken for frontal ones; lateral ones are left out.
+
+    Raises:
+        ValueError: If there is none, or one cannot be read.
+    """
+    geometry = preset(views.preset, size=views.num_pixels)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder} of radiographs")
+    pictures = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            continue
+        angle = read_picture(path).header.primary_angle_deg or 0.0
+        kind, mirrored = kind_of(angle)
+        if kind == "frontal":
+            image = read_radiographs([path], [angle], geometry).images[0]
+            pictures.append(image.flip(-1) if mirrored else image)
+    if not pictures:
+        raise ValueError(f"{folder} has no frontal radiographs ({', '.join(PICTURE_SUFFIXES)})")
+    return torch.stack(pictures)
+
+
+def augmented(
+    pictures: Pictures, config: StyleStage, generator: torch.Generator
+) -> Float[Tensor, "1 1 row col"]:
+    """One of the radiographs: enlarged, moved inside its frame, of another gray curve."""
+    index = int(torch.randint(len(pictures), (), generator=generator))
+    scale = 1.0 / (1.0 + uniform(generator, 0.0, config.zoom))
+    across, down = (uniform(generator, scale - 1.0, 1.0 - scale) for _ in "uv")
+    matrix = torch.tensor([[[scale, 0.0, across], [0.0, scale, down]]])
+    picture = pictures[index : index + 1]
+    grid = functional.affine_grid(matrix, list(picture.shape), align_corners=False)
+    moved = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+    low, high = (math.log(gamma) for gamma in config.gamma)
+    return standardized(moved.clamp(min=0.0) ** math.exp(uniform(generator, low, high)))
+
+
+def drr_picture(body: Body, geometry: ViewGeometry) -> Float[Tensor, "1 1 row col"]:
+    """The radiograph of a body in the style that models are trained on."""
+    images, _ = project_body(body, [geometry])
+    return standardized(display_style(images))
+
+
+def train_style(
+    run: StyleRun,
+    networks: StyleNetworks,
+    source: TrainingSource,
+    pictures: Pictures,
+    out: Path,
+    *,
+    report: Report,
+) -> None:
+    """Fit both generators to radiographs and fresh DRRs."""
+    config, seed = run.training.style, run.training.seed
+    keys = source.keys()
+    patches = {
+        name: Patches(run.system.discriminator).to(source.device) for name in ("drr", "radiograph")
+    }
+    modules = nn.ModuleDict({**networks.modules(), **patches})
+    standard = standard_geometries(run.system.views, 1)[0]
+    val = [source.scans.read(case.id) for case in source.store.of_split("val")]
+    validation = [drr_picture(body, standard).to(source.device) for body in val]
+
+    def drawn(key: ExampleKey, generator: torch.Generator) -> Tensor:
+        geometry = draw_geometries(run.system.views, 1, generator)[0]
+        return drr_picture(source.body(key), geometry)
+
+    def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
+        chosen = source.draw(config.batch_size, len(keys), 60, step)
+        first = len(keys) + step * config.batch_size
+        drrs = [
+            drawn(
+                ExampleKey(keys[chosen[place]].case, first + place),
+                generator_of(seed, 61, step, place),
+            )
+            for place in places
+        ]
+        radiographs = [
+            augmented(pictures, config, generator_of(seed, 62, step, place)) for place in places
+        ]
+        with source.autocast():
+            return style_losses(
+                modules,
+                torch.cat(radiographs).to(source.device),
+                torch.cat(drrs).to(source.device),
+                config,
+            )
+
+    def validate() -> dict[str, list[float]]:
+        figures: dict[str, list[float]] = {"val_cycle": [], "val_identity": []}
+        rank, count = source.processes.rank, source.processes.count
+        for drr in validation[rank::count]:
+            back = networks.to_drr(networks.to_radiograph(drr))
+            figures["val_cycle"].append((back - drr).abs().mean().item())
+            figures["val_identity"].append((networks.to_drr(drr) - drr).abs().mean().item())
+        return figures
+
+    stage = Stage(
+        name="style", config=config, module=modules, step_loss=step_loss, validate=validate
+    )
+    fit(stage, out, source.processes, report=report)
+
+
+def style_losses(
+    modules: nn.ModuleDict, radiographs: Pictures, drrs: Pictures, config: StyleStage
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """Losses of all four networks, each of which gets its own gradients, and named figures.
+
+    References:
+        Zhu et al. (2017), CycleGAN, equations 1 to 3 and section 5.2 (identity), with the
+        least-squares losses of section 4.
+    """
+    to_drr, to_radiograph = modules["to_drr"], modules["to_radiograph"]
+    made_drrs, made_radiographs = to_drr(radiographs), to_radiograph(drrs)
+    cycle = (to_radiograph(made_drrs) - radiographs).abs().mean()
+    cycle = cycle + (to_drr(made_radiographs) - drrs).abs().mean()
+    identity = (to_drr(drrs) - drrs).abs().mean()
+    identity = identity + (to_radiograph(radiographs) - radiographs).abs().mean()
+    fooling, telling = torch.zeros((), device=drrs.device), torch.zeros((), device=drrs.device)
+    for name, made, true in (
+        ("drr", made_drrs, drrs),
+        ("radiograph", made_radiographs, radiographs),
+    ):
+        fooled, told = least_squares(modules[name], made, true)
+        fooling, telling = fooling + fooled, telling + told
+    loss = fooling + telling + config.cycle_weight * cycle + config.identity_weight * identity
+    figures = {
+        "fooling": fooling.item(),
+        "telling": telling.item(),
+        "cycle": cycle.item(),
+        "identity": identity.item(),
+    }
+    return loss, figures
+
+
+def least_squares(
+    discriminator: nn.Module, made: Pictures, true: Pictures
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The generator's loss with the discriminator fixed, and the discriminator's with the picture.
+
+    References:
+        Mao et al. (2017), LSGAN, equation 9, with labels 1 and 0.
+    """
+    fixed = discriminator.state_dict()  # detached from the weights
+    fooled = functional_call(discriminator, fixed, (made,))
+    told = (discriminator(true) - 1.0).square().mean() + discriminator(
+        made.detach()
+    ).square().mean()
+    return (fooled - 1.0).square().mean(), told
+
+
+def style_card(run: StyleRun, out: Path) -> str:
+    """A card that says what is known of a style model."""
+    last: dict[str, float] = {}
+    for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        last |= {name: entry[name] for name in ("val_cycle", "val_identity") if name in entry}
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in last.items())
+    return (
+        f"# {run.system.name}\n\n"
+        "Turns real frontal radiographs into the style of computed ones, before a reconstruction. "
+        "It may invent or hide findings.\n\n"
+        "Research software, not a medical device. Do not use it for diagnosis.\n\n"
+        f"Mean absolute error of standardized val DRRs: {shown or 'the store has no val split'}.\n"
+    )

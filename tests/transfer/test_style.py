@@ -1,0 +1,209 @@
+"""A style model trains, resumes exactly and is put before a reconstruction."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fewview.bundle import load_model, load_style
+from fewview.data.phantom import phantom
+from fewview.reconstruct import reconstruct
+from fewview.training import train
+from fewview.training.config import StyleRun, StyleStage, load_run
+from fewview.training.style import augmented, frontal_pictures, least_squares
+from fewview.transfer.style import (
+    GeneratorConfig,
+    StyleBundle,
+    StyleConfig,
+    build_style,
+    in_drr_style,
+    standardized,
+)
+from fewview.xray.acquisition import as_detected
+from fewview.xray.geometry import preset
+from fewview.xray.views import drr
+
+TINY = """
+[system]
+kind = "style"
+name = "tiny-style"
+[system.grid]
+size = 16
+[system.views]
+num_pixels = 32
+num_views = [1]
+num_views_weights = [1.0]
+any_angle_share = 0.0
+[system.generator]
+width = 4
+num_halvings = 1
+num_blocks = 1
+[system.discriminator]
+width = 4
+num_strided = 2
+[training]
+num_examples = 4
+precision = "float32"
+[training.style]
+num_steps = 4
+batch_size = 2
+log_every = 1
+save_every = 2
+"""
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "style.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory) -> Path:
+    """A folder with two pictures that are radiographs of nobody, and a note."""
+    folder = tmp_path_factory.mktemp("radiographs")
+    for index in range(2):
+        views = as_detected(
+            drr(phantom(20 + index, size=32).volume, [preset("chest", size=48)]), display=True
+        )
+        shown = (255.0 * views.images[0, 0] ** 2).byte().numpy()
+        Image.fromarray(shown).save(folder / f"{index}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def views():
+    """One display-style view of a phantom."""
+    made = drr(phantom(5, size=32).volume, [preset("chest", size=64)])
+    return as_detected(made, display=True)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def stop_at_three(_stage: str, done: int, _steps: int, _shown: str) -> None:
+    if done == 3:
+        raise Stopped
+
+
+def test_a_style_model_trains_resumes_exactly_and_is_applied(
+    config, radiographs, views, tiny_store, tiny_run, tmp_path
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(config, tiny_store, whole, radiographs=radiographs)
+    with pytest.raises(Stopped):
+        train(config, tiny_store, broken, radiographs=radiographs, report=stop_at_three)
+    train(config, tiny_store, broken, radiographs=radiographs, resume=True)
+    one, other = (load_file(run / "model" / "weights.safetensors") for run in (whole, broken))
+    assert one
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not any("drr.layers" in name for name in one)  # discriminators are not shipped
+    lines = (whole / "metrics.jsonl").read_text()
+    assert "val_cycle" in lines
+    assert "val_cycle" in (whole / "model" / "card.md").read_text()
+    style = load_style(whole / "model")
+    plain = reconstruct(views, model=tiny_run / "model", nfe=0)
+    styled = reconstruct(views, model=tiny_run / "model", style=style, nfe=0)
+    assert not np.array_equal(plain.volume.hu, styled.volume.hu)
+    with pytest.raises(ValueError, match="give it to --style"):
+        load_model(whole / "model")
+    with pytest.raises(ValueError, match="give it to --model"):
+        load_style(tiny_run / "model")
+
+
+def test_micro_batches_give_the_losses_of_a_whole_batch(config, radiographs, tiny_store, tmp_path):
+    train(config, tiny_store, tmp_path / "whole", radiographs=radiographs)
+    config.write_text(TINY.replace("num_steps = 4", "num_steps = 4\naccumulate = 2"))
+    train(config, tiny_store, tmp_path / "parts", radiographs=radiographs)
+    whole, parts = (load_file(tmp_path / run / "style.safetensors") for run in ("whole", "parts"))
+    moments = [name for name in whole if name.endswith("exp_avg")]
+    assert moments
+    for name in moments:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=0)
+
+
+def test_radiographs_are_asked_for_and_belong_to_the_run(
+    config, radiographs, tiny_store, tiny_config, tmp_path
+):
+    with pytest.raises(ValueError, match="give --radiographs"):
+        train(config, tiny_store, tmp_path / "run")
+    with pytest.raises(ValueError, match="leave --radiographs out"):
+        train(tiny_config, tiny_store, tmp_path / "run", radiographs=radiographs)
+    with pytest.raises(ValueError, match="no frontal radiographs"):
+        train(config, tiny_store, tmp_path / "run", radiographs=tiny_store / "cases")
+    train(config, tiny_store, tmp_path / "run", radiographs=radiographs)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    (fewer / "0.png").write_bytes((radiographs / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="begun with another config"):
+        train(config, tiny_store, tmp_path / "run", radiographs=fewer, resume=True)
+
+
+def test_fresh_generators_change_nothing_and_line_integrals_are_left_alone(views):
+    config = StyleConfig(
+        kind="style", name="fresh", generator=GeneratorConfig(width=4, num_blocks=1)
+    )
+    fresh = StyleBundle(config, build_style(config), "")
+    torch.testing.assert_close(in_drr_style(views, fresh).images, standardized(views.images))
+    with torch.no_grad():
+        fresh.networks.to_drr.last[-1].bias.fill_(3.0)
+    assert (in_drr_style(views, fresh).images - standardized(views.images)).mean() == pytest.approx(
+        3.0
+    )
+    measured = drr(phantom(5, size=16).volume, [preset("chest", size=16)])
+    assert torch.equal(in_drr_style(measured, fresh).images, measured.images)
+
+
+def test_an_ap_view_is_shown_to_the_model_like_a_pa_one(views):
+    config = StyleConfig(
+        kind="style", name="fresh", generator=GeneratorConfig(width=4, num_blocks=1)
+    )
+    networks = build_style(config)
+    with torch.no_grad():
+        networks.to_drr.last[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+    style = StyleBundle(config, networks, "")
+    turned = replace(
+        views,
+        images=views.images.flip(-1),
+        geometries=(replace(views.geometries[0], primary_angle_deg=180.0),),
+    )
+    torch.testing.assert_close(
+        in_drr_style(turned, style).images, in_drr_style(views, style).images.flip(-1)
+    )
+
+
+def test_radiographs_are_never_mirrored():
+    left = torch.zeros(1, 1, 32, 32)
+    left[..., :10] = 1.0
+    stage = StyleStage(num_steps=1, zoom=0.15)
+    for seed in range(20):
+        picture = augmented(left, stage, torch.Generator().manual_seed(seed))
+        assert picture[..., :5].mean() > picture[..., -5:].mean()
+
+
+def test_frontal_pictures_are_hung_alike(radiographs):
+    run = load_run(Path(__file__).parents[2] / "configs" / "style-64.toml")
+    assert isinstance(run, StyleRun)
+    pictures = frontal_pictures(radiographs, run.system.views)
+    assert pictures.shape == (2, 1, 128, 128)
+    assert 0.0 <= pictures.min() <= pictures.max() <= 1.0
+
+
+def test_each_side_of_least_squares_learns_alone():
+    line = torch.nn.Conv2d(1, 1, 1, bias=False)
+    torch.nn.init.constant_(line.weight, 0.5)
+    made = torch.full((1, 1, 1, 1), 1.0, requires_grad=True)
+    fooling, telling = least_squares(line, made, torch.full((1, 1, 1, 1), 2.0))
+    assert fooling.item() == pytest.approx(0.25)
+    assert telling.item() == pytest.approx(0.25)  # 0 for the true picture, 0.25 for the made one
+    (fooling + telling).backward()
+    assert made.grad is not None
+    assert made.grad.item() == pytest.approx(2 * 0.5 * (0.5 - 1.0))
+    assert line.weight.grad.item() == pytest.approx(2 * 0.5)
