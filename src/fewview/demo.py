@@ -73,7 +73,7 @@ def run_demo(
         say(f"CT: {source}")
         views = drr(truth, [preset("chest", angle_deg=a) for a in spread_angles(num_views)])
         bundle = load_bundle(DEFAULT_MODEL)
-        say(f"reconstructing from {num_views} X-rays")
+        say(f"reconstructing from {_xrays(num_views)}")
         results = run_methods(truth, views, bundle)
         write_volume(truth, folder / "truth.nii.gz")
         write_volume(results[0].volume, folder / "ct.nii.gz")
@@ -167,6 +167,11 @@ def table(results: list[Result]) -> str:
     )
 
 
+def _xrays(count: int) -> str:
+    """So many X-rays, in words."""
+    return "1 X-ray" if count == 1 else f"{count} X-rays"
+
+
 def _write_pictures(
     folder: Path, results: list[Result], truth: Volume, views: Views, source: str
 ) -> None:
@@ -178,7 +183,7 @@ def _write_pictures(
     again = drr(mine, views.geometries, isocenter_mm=views.isocenter_mm).images
     write_report(
         folder / "report.html",
-        title=f"A CT from {len(views.geometries)} X-rays",
+        title=f"A CT from {_xrays(len(views.geometries))}",
         volumes=volumes,
         views=views,
         reprojection={"fewview": again},

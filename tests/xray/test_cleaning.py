@@ -34,7 +34,7 @@ def test_a_picture_without_markings_stays_as_it_is(chest):
 
 
 @pytest.mark.parametrize("gray", [0.0, 1.0])
-def test_borders_are_blackened_and_the_window_is_that_of_the_field(chest, gray):
+def test_borders_continue_the_field_and_the_window_is_that_of_the_field(chest, gray):
     covered = torch.full_like(chest, gray)
     field = (slice(40, 236), slice(28, 218))
     covered[field] = chest[field]
@@ -42,7 +42,7 @@ def test_borders_are_blackened_and_the_window_is_that_of_the_field(chest, gray):
     inside = torch.zeros_like(cleaned.touched)
     inside[field] = True
     assert (cleaned.touched == ~inside).float().mean() > 0.98
-    assert cleaned.image[:36].max() == 0.0
+    assert (cleaned.image[:36] == cleaned.image[0]).all()
     torch.testing.assert_close(
         cleaned.image[60:200, 60:200],
         display_style(chest[field])[20:160, 32:172],

@@ -16,7 +16,7 @@ def demo(
     views: Annotated[int, typer.Option(min=1, max=MAX_VIEWS, help="Number of X-rays.")] = 2,
     force: Force = False,
 ) -> None:
-    """Reconstruct a CT from two of its X-rays and compare it to the truth."""
+    """Reconstruct a CT from its X-rays, two by default, and compare it to the truth."""
     from fewview.demo import run_demo
 
     run_demo(out, ct=ct, num_views=views, force=force, say=typer.echo)
@@ -170,4 +170,5 @@ def project(
         settings |= {"display_style": display_style}
         write_record(folder / RECORD, "project", settings=settings, inputs=[ct], seed=seed)
     angles_text = ", ".join(f"{one.primary_angle_deg:g}" for one in geometries)
-    typer.echo(f"{out}: {len(geometries)} views at {angles_text} degrees")
+    views_text = "1 view" if len(geometries) == 1 else f"{len(geometries)} views"
+    typer.echo(f"{out}: {views_text} at {angles_text} degrees")

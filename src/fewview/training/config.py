@@ -447,24 +447,39 @@ class RegressionRun:
 class StyleStage(StageConfig):
     """Training of a style model; pictures are standardized, so weights are in units of contrast."""
 
-    cycle_weight: float = 10.0
-    """Of the mean absolute error of pictures sent to the other style and back (CycleGAN)."""
+    cycle_weight: float = 2.0
+    """Of the mean absolute error of pictures sent to the other style and back (CycleGAN: 10, for
+    pictures of half the contrast)."""
 
-    identity_weight: float = 5.0
-    """Of the mean absolute change of pictures that have the style already (CycleGAN)."""
+    identity_weight: float = 1.0
+    """Of the mean absolute change of pictures that have the style already (CycleGAN: 5)."""
+
+    restoration_weight: float = 5.0
+    """Of the mean absolute error of DRRs whose display was changed and then undone: a paired term,
+    which needs no radiograph."""
 
     zoom: float = 0.15
     """Largest enlargement of a radiograph, which crops it; it is never mirrored: the heart is on
     the left."""
 
-    gamma: tuple[float, float] = (0.8, 1.25)
-    """Range of a radiograph's gray curve: far narrower than the held-out display style."""
+    gamma: tuple[float, float] = (0.6, 1.6)
+    """Range of the gray curves of radiographs and of DRRs to restore; the held-out display style
+    has 0.4 to 2.5."""
+
+    window_cut: float = 0.15
+    """Largest share of the gray range cut from a DRR to restore; held out: 0.3."""
+
+    collimation: float = 0.15
+    """Largest covered share per side of a DRR to restore; held out: 0.2."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
-        if min(self.cycle_weight, self.identity_weight) < 0.0 or not 0.0 <= self.zoom < 1.0:
-            raise ValueError("cycle_weight and identity_weight must be 0 or more, zoom 0 to 1")
+        if min(self.cycle_weight, self.identity_weight, self.restoration_weight) < 0.0:
+            raise ValueError("the weights of the style losses must be 0 or more")
+        for name in ("zoom", "window_cut", "collimation"):
+            if not 0.0 <= getattr(self, name) < 0.5:
+                raise ValueError(f"{name} must be at least 0 and below 0.5")
         if not 0.0 < self.gamma[0] <= self.gamma[1]:
             raise ValueError(f"gamma must be a rising pair of positive numbers, got {self.gamma}")
 

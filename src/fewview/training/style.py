@@ -1,6 +1,7 @@
 """Training of style models: real radiographs and fresh DRRs, unpaired, in both directions.
 
-The held-out display style (`xray/style.py`) has no part in it.
+Beside CycleGAN's terms, DRRs whose window, gray curve and exposed field were changed are restored.
+The held-out display style (`xray/style.py`) has no part in it; the changes here are smaller.
 """
 
 import json
@@ -20,6 +21,7 @@ from fewview.training.loop import Report, Stage, fit
 from fewview.training.source import TrainingSource
 from fewview.training.views import draw_geometries, project_body, standard_geometries
 from fewview.transfer.style import Patches, StyleNetworks, standardized
+from fewview.xray.cleaning import continued
 from fewview.xray.detector import display_style
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.novelty import kind_of
@@ -68,13 +70,30 @@ def augmented(
     grid = functional.affine_grid(matrix, list(picture.shape), align_corners=False)
     moved = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
     low, high = (math.log(gamma) for gamma in config.gamma)
-    return standardized(moved.clamp(min=0.0) ** math.exp(uniform(generator, low, high)))
+    return standardized(moved.clamp(0.0, 1.0) ** math.exp(uniform(generator, low, high)))
 
 
-def drr_picture(body: Body, geometry: ViewGeometry) -> Float[Tensor, "1 1 row col"]:
-    """The radiograph of a body in the style that models are trained on."""
-    images, _ = project_body(body, [geometry])
-    return standardized(display_style(images))
+def drr_pictures(body: Body, geometries: list[ViewGeometry]) -> Float[Tensor, "view 1 row col"]:
+    """Radiographs of a body, in [0, 1], in the style that models are trained on."""
+    images, _ = project_body(body, geometries)
+    return display_style(images[0])[:, None]
+
+
+def redisplayed(
+    picture: Float[Tensor, "1 1 row col"], config: StyleStage, generator: torch.Generator
+) -> Float[Tensor, "1 1 row col"]:
+    """A DRR of another window, gray curve and exposed field, as cleaning would hand it on."""
+    cut = uniform(generator, 0.0, config.window_cut)
+    black = uniform(generator, 0.0, cut)
+    gray = ((picture - black) / (1.0 - cut)).clamp(0.0, 1.0)
+    low, high = (math.log(gamma) for gamma in config.gamma)
+    gray = gray ** math.exp(uniform(generator, low, high))
+    rows, cols = gray.shape[-2:]
+    top, left = (int(uniform(generator, 0.0, config.collimation) * n) for n in (rows, cols))
+    bottom, right = (n - int(uniform(generator, 0.0, config.collimation) * n) for n in (rows, cols))
+    box = (top, bottom, left, right)
+    field = display_style(gray[0, 0, top:bottom, left:right])
+    return standardized(continued(field, box, (rows, cols))[None, None])
 
 
 def train_style(
@@ -93,34 +112,39 @@ def train_style(
         name: Patches(run.system.discriminator).to(source.device) for name in ("drr", "radiograph")
     }
     modules = nn.ModuleDict({**networks.modules(), **patches})
-    standard = standard_geometries(run.system.views, 1)[0]
+    standard = standard_geometries(run.system.views, 1)
     val = [source.scans.read(case.id) for case in source.store.of_split("val")]
-    validation = [drr_picture(body, standard).to(source.device) for body in val]
+    validation = [standardized(drr_pictures(body, standard)).to(source.device) for body in val]
 
-    def drawn(key: ExampleKey, generator: torch.Generator) -> Tensor:
-        geometry = draw_geometries(run.system.views, 1, generator)[0]
-        return drr_picture(source.body(key), geometry)
+    def drawn(key: ExampleKey, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A frontal DRR, a frontal or lateral one displayed otherwise, and the same as it was."""
+        both = drr_pictures(source.body(key), draw_geometries(run.system.views, 2, generator))
+        side = int(torch.randint(2, (), generator=generator))
+        changed = redisplayed(both[side : side + 1], config, generator)
+        return standardized(both[:1]), changed, standardized(both[side : side + 1])
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 60, step)
         first = len(keys) + step * config.batch_size
-        drrs = [
+        examples = [
             drawn(
                 ExampleKey(keys[chosen[place]].case, first + place),
                 generator_of(seed, 61, step, place),
             )
             for place in places
         ]
+        drrs, changed, wanted = (
+            torch.cat(part).to(source.device) for part in zip(*examples, strict=True)
+        )
         radiographs = [
             augmented(pictures, config, generator_of(seed, 62, step, place)) for place in places
         ]
         with source.autocast():
-            return style_losses(
-                modules,
-                torch.cat(radiographs).to(source.device),
-                torch.cat(drrs).to(source.device),
-                config,
-            )
+            shown = torch.cat(radiographs).to(source.device)
+            loss, figures = style_losses(modules, shown, drrs, config)
+            restoration = (networks.to_drr(changed) - wanted).abs().mean()
+        figures["restoration"] = restoration.item()
+        return loss + config.restoration_weight * restoration, figures
 
     def validate() -> dict[str, list[float]]:
         figures: dict[str, list[float]] = {"val_cycle": [], "val_identity": []}
@@ -161,6 +185,7 @@ def style_losses(
         fooling, telling = fooling + fooled, telling + told
     loss = fooling + telling + config.cycle_weight * cycle + config.identity_weight * identity
     figures = {
+        "change": (made_drrs - radiographs).abs().mean().item(),
         "fooling": fooling.item(),
         "telling": telling.item(),
         "cycle": cycle.item(),

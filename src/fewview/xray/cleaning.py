@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
+from torch.nn import functional
 
 from fewview.xray.detector import display_style
 
@@ -46,28 +47,44 @@ class Cleaned:
     """A radiograph in display style without what is no patient."""
 
     image: Float32[Tensor, "row col"]
-    """In [0, 1], windowed by the exposed field alone; 0 in borders, as training has them."""
+    """In [0, 1], windowed by the exposed field alone."""
 
     touched: Bool[Tensor, "row col"]
-    """Where borders were blackened and marks filled."""
+    """Where borders and marks were filled."""
 
 
 def clean(image: Float[Tensor, "row col"]) -> Cleaned:
     """Remove collimated borders, bars and letters from a radiograph, bone bright.
 
-    Letters are filled harmonically from around them; borders become 0 (unexposed, without
-    value). A picture without any is windowed and otherwise stays as it is.
+    Letters are filled harmonically from around them. Borders are filled with the nearest exposed
+    pixel: a body that goes on is a better guess than one that ends (docs/radiographs.md). A picture
+    without any of these is windowed and otherwise stays as it is.
     """
     pixels = image.detach().cpu().numpy().astype(np.float64)
     top, bottom, left, right = exposed_field(pixels)
     inside = pixels[top:bottom, left:right]
     marks = markings(_gray(inside))
-    filled = torch.from_numpy(harmonic_fill(inside, marks)).float()
-    cleaned = torch.zeros(pixels.shape)
-    cleaned[top:bottom, left:right] = display_style(filled)
+    shown = display_style(torch.from_numpy(harmonic_fill(inside, marks)).float())
     touched = np.ones(pixels.shape, dtype=bool)
     touched[top:bottom, left:right] = marks
+    box = (top, bottom, left, right)
+    cleaned = continued(shown, box, (pixels.shape[0], pixels.shape[1]))
     return Cleaned(cleaned.to(image.device), torch.from_numpy(touched).to(image.device))
+
+
+def continued(
+    field: Float[Tensor, "row col"], box: tuple[int, int, int, int], shape: tuple[int, int]
+) -> Float[Tensor, "row2 col2"]:
+    """An exposed field in a picture of `shape` whose borders repeat the nearest exposed pixel.
+
+    Args:
+        field: The exposed pixels.
+        box: Their first and last row, first and last column (exclusive) in the picture.
+        shape: Rows and columns of the picture.
+    """
+    top, bottom, left, right = box
+    margins = (left, shape[1] - right, top, shape[0] - bottom)
+    return functional.pad(field[None, None], margins, mode="replicate")[0, 0]
 
 
 def exposed_field(pixels: Image) -> tuple[int, int, int, int]:

@@ -1,0 +1,96 @@
+"""The whole path from one PA view, and from one real radiograph."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewview.data.images import read_volume
+from fewview.data.phantom import phantom
+from fewview.xray.acquisition import as_detected
+from fewview.xray.geometry import preset
+from fewview.xray.views import drr
+
+
+@pytest.fixture
+def radiograph(tmp_path):
+    """A display-style PA picture of a phantom, without any geometry."""
+    views = as_detected(drr(phantom(7, size=48).volume, [preset("chest", size=128)]), display=True)
+    path = tmp_path / "pa.png"
+    Image.fromarray((255.0 * views.images[0, 0]).round().byte().numpy()).save(path)
+    return path
+
+
+def test_one_view_goes_all_the_way(ct_file, tiny_run, tmp_path, command):
+    views, made = tmp_path / "one", tmp_path / "ct.nii.gz"
+    for words in (
+        ("project", ct_file, "--out", views, "--angles-deg", 0, "--size", 32),
+        ("reconstruct", views, "--out", made, "--model", tiny_run / "model", "--nfe", 1),
+        ("evaluate", "--prediction", made, "--truth", ct_file, "--out", tmp_path / "scores"),
+    ):
+        result = command(*words)
+        assert result.exit_code == 0, f"{result.stderr}{result.exception!r}"
+    assert (views / "view_00.tiff").is_file()
+    assert not (views / "view_01.tiff").exists()
+    assert read_volume(made).hu.shape == (16, 16, 16)
+
+
+def test_a_radiograph_becomes_a_chest_and_the_record_says_what_was_assumed(
+    radiograph, tmp_path, command
+):
+    made = tmp_path / "ct.nii.gz"
+    result = command("reconstruct", radiograph, "--angles-deg", 0, "--nfe", 0, "--out", made)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("distances are not known") == 1
+    assert "far from what" not in result.stderr
+    settings = json.loads((tmp_path / "ct.run.json").read_text())["settings"]
+    assert settings["geometry_source"] == ["assumed"]
+    assert 0.0 < settings["novelty"][0]["score"] < settings["novelty"][0]["limit"]
+    hu = read_volume(made).hu
+    middle = hu[20:44]
+    lungs = ((middle > -950) & (middle < -500)).mean()
+    assert 0.1 < lungs < 0.5
+    left, right = hu[24:36, :, 36:52].mean(), hu[24:36, :, 12:28].mean()
+    assert left > right  # the heart
+
+
+def test_a_picture_of_no_chest_is_told(tmp_path, tiny_run, command):
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    result = command(
+        "reconstruct", path, "--angles-deg", 0, "--model", tiny_run / "model", "--nfe", 1,
+        "--out", tmp_path / "ct.nii.gz",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "far from what models were trained on, do not trust it: view 0" in result.stderr
+
+
+def test_markings_can_be_kept(radiograph, tiny_run, tmp_path, command):
+    pixels = np.array(Image.open(radiograph))
+    pixels[:, :20] = 255
+    Image.fromarray(pixels).save(radiograph)
+    volumes = []
+    for flags in ((), ("--keep-markings",)):
+        made = tmp_path / f"{len(flags)}.nii.gz"
+        result = command(
+            "reconstruct", radiograph, "--angles-deg", 0, "--model", tiny_run / "model",
+            "--nfe", 1, "--out", made, *flags,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        volumes.append(torch.from_numpy(read_volume(made).hu))
+    assert not torch.equal(*volumes)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_every_real_radiograph_is_read_and_becomes_a_chest(real_data, number, tmp_path, command):
+    paths = sorted((real_data / "xray").iterdir())
+    assert len(paths) == 8
+    made = tmp_path / "ct.nii.gz"
+    result = command("reconstruct", paths[number], "--angles-deg", 0, "--nfe", 0, "--out", made)
+    assert result.exit_code == 0, result.stderr
+    hu = read_volume(made).hu
+    assert 0.05 < ((hu > -950) & (hu < -500)).mean() < 0.5
+    assert (hu > -200).mean() > 0.15
