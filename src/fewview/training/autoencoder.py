@@ -121,7 +121,7 @@ def _adversarial(
         fooling, telling = hinge_losses(modules["discriminator"], restored, target)
     l1 = (restored - target).abs().mean()
     last = autoencoder.decoder[-1].weight  # type: ignore[index,union-attr]
-    weight = adaptive_weight(l1, fooling, last)
+    weight = adaptive_weight(l1, fooling, last, average=source.processes.average)
     figures = {"fooling": fooling, "telling": telling, "fooling_weight": weight}
     loss = config.discriminator_weight * weight * fooling + telling
     return loss, {name: value.item() for name, value in figures.items()}

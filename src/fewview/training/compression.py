@@ -3,6 +3,8 @@
 Functions of volumes only; which of them count, and how much, is in `AutoencoderStage`.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -84,15 +86,25 @@ def hinge_losses(
 
 
 def adaptive_weight(
-    l1: Float[Tensor, ""], fooling: Float[Tensor, ""], last_weight: Tensor
+    l1: Float[Tensor, ""],
+    fooling: Float[Tensor, ""],
+    last_weight: Tensor,
+    *,
+    average: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Float[Tensor, ""]:
     """The factor that gives fooling as large a gradient as the L1 at the last convolution.
+
+    Args:
+        l1: Mean absolute error.
+        fooling: Adversarial loss of the autoencoder.
+        last_weight: Weight of the last convolution.
+        average: Brings a gradient to that of the whole batch, where several processes share it.
 
     References:
         Esser et al. (2021), VQGAN, equation 7.
     """
     wanted, found = (
-        torch.autograd.grad(loss, last_weight, retain_graph=True)[0].norm()
+        average(torch.autograd.grad(loss, last_weight, retain_graph=True)[0]).norm()
         for loss in (l1, fooling)
     )
     return (wanted / (found + SMALLEST_GRADIENT)).clamp(max=LARGEST_WEIGHT).detach()
