@@ -47,7 +47,8 @@ def condition_of(
     detailed = system.view_encoder.detail_channels > 0
     needed = system.stands_on_estimate or detailed or for_head
     encoding = networks.view_encoder(images, rays, with_estimate=needed)
-    if not system.stands_on_estimate:
+    coded = for_head and system.head == "coded"
+    if not system.stands_on_estimate and not coded:
         condition = torch.cat([encoding.condition, encoding.detail], dim=1)
         size = (len(images), system.autoencoder.latent_channels, *condition.shape[2:])
         return EncodedViews(condition, condition.new_zeros(size), encoding.estimate)

@@ -152,6 +152,10 @@ class SystemConfig:
     """Whether the view encoder is trained to estimate the CT; a plain latent diffusion model has
     no estimate, and so no deterministic head."""
 
+    head: Literal["estimate", "coded"] = "estimate"
+    """What the deterministic head returns: the CT estimate, or the estimate coded and decoded by
+    the autoencoder, which knows how a CT looks."""
+
     consistency_steps: int = 0
     """Projection consistency steps after decoding, 0 for none."""
 

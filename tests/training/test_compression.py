@@ -64,11 +64,17 @@ def test_the_bands_of_an_odd_grid_add_up_to_the_volume():
 
 
 def test_sharpness_asks_for_detail_as_strong_as_the_truths_and_not_for_its_place():
-    board = wave(8, 2) * wave(8, 3) * wave(8, 4)  # a checkerboard
-    smooth = torch.zeros_like(board)
-    assert sharpness_error(-board, board) < 1e-6
+    detail = wave(4, 2)  # four voxels long: the blur leaves a half, the mean over five -0.2
+    smooth = torch.zeros_like(detail)
+    assert sharpness_error(-detail, detail) < 1e-6
     assert sharpness_error(smooth + 0.3, smooth) < 1e-6
-    assert sharpness_error(0.5 * board, board) == pytest.approx(0.5 * (1 + 1 / 27), rel=0.1)
+    wanted = 0.5 * 0.7 / 2**0.5
+    assert sharpness_error(0.5 * detail, detail) == pytest.approx(wanted, rel=0.1)
+
+
+def test_stripes_from_voxel_to_voxel_are_no_detail():
+    stripes = wave(8, 3)
+    assert sharpness_error(stripes, torch.zeros_like(stripes)) < 0.2 * stripes.std()
 
 
 def test_sharpness_of_a_smooth_volume_has_a_gradient_that_is_finite():
