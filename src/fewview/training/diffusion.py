@@ -107,7 +107,7 @@ def parts_to_learn(
     """The denoiser, and what stage 2 has left untrained of what the denoiser is told.
 
     Without stage 2 that is the whole view encoder. After it, it is the head of the detail, and
-    without contrast that of the condition, which no other loss reaches.
+    without contrast that of the condition, where no other loss reaches it.
     """
     parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
     encoder = networks.view_encoder
@@ -115,7 +115,8 @@ def parts_to_learn(
         return parts | {"view_encoder": encoder}
     if encoder.detail_head is not None:
         parts["detail_head"] = encoder.detail_head.requires_grad_(True)
-    if not alignment.contrasts and system.condition != "coarse":
+    taught = alignment.contrasts or system.estimate_is_of_condition
+    if not taught and system.condition != "coarse":
         # Without its group norm: torch 2.13 crashes on a CPU in the gradient of a group norm in
         # channels-last memory whose input needs none.
         parts["condition_head"] = encoder.condition_head[-1].requires_grad_(True)

@@ -1,0 +1,181 @@
+"""XctDiff's stages on a tiny system: codes in stage 1, a quantized condition in stage 2."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fewview.bundle import load_bundle
+from fewview.training import train
+from fewview.training.config import AutoencoderStage, load_run
+from fewview.training.diffusion import parts_to_learn
+
+XCTDIFF = """
+[system]
+name = "tiny-xctdiff"
+diffusion_target = "latent"
+condition = "views"
+[system.grid]
+size = 16
+[system.views]
+num_pixels = 16
+num_views = [1]
+num_views_weights = [1.0]
+[system.autoencoder]
+kind = "vq"
+latent_channels = 4
+width = 8
+multipliers = [1, 2]
+num_blocks = 1
+num_codes = 16
+[system.view_encoder]
+kind = "progressive"
+codebook = "own"
+width = 8
+multipliers = [1, 2]
+num_blocks = 1
+slice_channels = 4
+condition_channels = 4
+num_codes = 16
+decoder_width = 8
+[system.denoiser]
+kind = "unet"
+width = 8
+multipliers = [1, 2]
+num_blocks = 1
+attention_levels = [1]
+[system.sampler]
+nfe = 2
+num_samples = 1
+[training]
+num_examples = 4
+[training.autoencoder]
+num_steps = 8
+batch_size = 2
+log_every = 1
+save_every = 4
+revive_every = 2
+validate_every = 8
+slab_perceptual_weight = 0.01
+discriminator_weight = 0.1
+slice_discriminator = true
+discriminator = {width = 4, num_strided = 1}
+[training.alignment]
+num_steps = 4
+batch_size = 2
+log_every = 1
+contrast_weight = 0.0
+num_negatives = 0
+revive_every = 2
+[training.diffusion]
+num_steps = 2
+batch_size = 2
+log_every = 1
+fixed_views = true
+"""
+
+
+@pytest.fixture
+def xctdiff(tmp_path):
+    path = tmp_path / "xctdiff.toml"
+    path.write_text(XCTDIFF)
+    return path
+
+
+def lines(run, stage: str) -> list[dict]:
+    text = (run / "metrics.jsonl").read_text()
+    return [entry for entry in map(json.loads, text.splitlines()) if entry["stage"] == stage]
+
+
+def test_a_system_with_codebooks_trains_and_tells_the_use_of_its_codes(
+    xctdiff, tiny_store, tmp_path
+):
+    train(xctdiff, tiny_store, tmp_path / "run")
+    first, second = (lines(tmp_path / "run", stage) for stage in ("autoencoder", "alignment"))
+    for entry in (first[0], second[0]):
+        assert 0.0 < entry["code_share"] <= 1.0 <= entry["perplexity"] <= 16.0
+        assert entry["quantization"] > 0.0
+    assert first[0]["slab_perceptual"] > 0.0
+    held_out = next(entry for entry in first if "val_psnr_db" in entry)
+    assert 0.0 < held_out["val_code_share"] <= 1.0 <= held_out["val_perplexity"]
+    model = load_bundle(tmp_path / "run" / "model")
+    assert model.networks.autoencoder.codebook.vectors.abs().max() <= 1.0
+    own = model.networks.view_encoder.codebook.vectors
+    assert not torch.equal(own, model.networks.autoencoder.codebook.vectors)
+
+
+def test_both_discriminators_learn(xctdiff, tiny_store, tmp_path):
+    train(xctdiff, tiny_store, tmp_path / "run", stage="autoencoder")
+    moments = load_file(tmp_path / "run" / "autoencoder.safetensors")
+    run = load_run(xctdiff)
+    assert run.training.autoencoder.slice_discriminator
+    names = [name for name in moments if name.startswith("module.")]
+    for part in ("discriminator", "slice_discriminator"):
+        weights = [name for name in names if f"module.{part}." in name and name.endswith("weight")]
+        assert weights
+        for name in weights:
+            average = moments[name.replace("module.", "average.", 1)]
+            assert not torch.equal(moments[name], average), name
+
+
+def test_a_shared_codebook_stays_as_stage_one_left_it(xctdiff, tiny_store, tmp_path):
+    xctdiff.write_text(XCTDIFF.replace('codebook = "own"', 'codebook = "shared"'))
+    train(xctdiff, tiny_store, tmp_path / "run")
+    learned = load_file(tmp_path / "run" / "autoencoder.safetensors")
+    weights = load_file(tmp_path / "run" / "model" / "weights.safetensors")
+    expected = learned["average.autoencoder.codebook.vectors"].half()
+    for part in ("autoencoder", "view_encoder"):
+        assert torch.equal(weights[f"{part}.codebook.vectors"], expected)
+
+
+def test_revival_goes_on_after_a_stop_as_if_there_had_been_none(
+    xctdiff, tiny_store, tmp_path, monkeypatch
+):
+    train(xctdiff, tiny_store, tmp_path / "whole", stage="autoencoder")
+
+    def stop(stage, step, num_steps, shown):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(xctdiff, tiny_store, tmp_path / "parts", stage="autoencoder", report=stop)
+    train(xctdiff, tiny_store, tmp_path / "parts", stage="autoencoder", resume=True)
+    whole, parts = (
+        load_file(tmp_path / run / "autoencoder.safetensors") for run in ("whole", "parts")
+    )
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
+    for run, accumulate in (("one", 1), ("two", 2)):
+        text = XCTDIFF.replace(
+            "revive_every = 2\nvalid", f"accumulate = {accumulate}\nrevive_every = 2\nvalid"
+        )
+        xctdiff.write_text(text.replace("num_steps = 8", "num_steps = 3"))
+        train(xctdiff, tiny_store, tmp_path / run, stage="autoencoder")
+    one, two = (load_file(tmp_path / run / "autoencoder.safetensors") for run in ("one", "two"))
+    name = "module.autoencoder.codebook."
+    assert torch.equal(one[f"{name}used"], two[f"{name}used"])
+    torch.testing.assert_close(one[f"{name}vectors"], two[f"{name}vectors"], atol=1e-3, rtol=0)
+
+
+def test_a_condition_that_the_estimate_is_decoded_from_needs_no_more_learning(xctdiff):
+    from fewview.system import build_networks
+
+    run = load_run(xctdiff)
+    learned = parts_to_learn(run.system, build_networks(run.system), run.training.alignment)
+    assert list(learned) == ["denoiser"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"revive_every": -1}, "0 or more"),
+        ({"slab_perceptual_weight": -1.0}, "0 or more"),
+        ({"slice_discriminator": True}, "needs a discriminator_weight"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderStage(num_steps=1, **settings)
