@@ -186,6 +186,12 @@ class SystemConfig:
                 f"{reduction} and the denoiser by {self.denoiser.coarsest} more; got "
                 f"{self.grid.size}"
             )
+        block = self.denoiser.block if isinstance(self.denoiser, UnetDenoiserConfig) else 1
+        if self.grid.size // reduction % block:
+            raise ValueError(
+                f"denoiser.prior_block {block} must divide the latent's "
+                f"{self.grid.size // reduction} voxels a side"
+            )
 
     def _check_codebook(self) -> None:
         """Refuse to share a codebook that is not there or does not fit."""
@@ -203,6 +209,11 @@ class SystemConfig:
                 f"latent_channels (autoencoder), got {encoder.condition_channels} and "
                 f"{self.autoencoder.latent_channels}"
             )
+
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the denoiser is shown its last clean estimate."""
+        return isinstance(self.denoiser, UnetDenoiserConfig) and self.denoiser.self_conditioning
 
     @property
     def estimate_is_of_condition(self) -> bool:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle
 from fewview.training import train
-from fewview.training.config import AutoencoderStage, load_run
-from fewview.training.diffusion import parts_to_learn
+from fewview.training.config import AutoencoderStage, DiffusionStage, load_run
+from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
 
 XCTDIFF = """
 [system]
@@ -149,9 +149,8 @@ def test_revival_goes_on_after_a_stop_as_if_there_had_been_none(
 
 def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
     for run, accumulate in (("one", 1), ("two", 2)):
-        text = XCTDIFF.replace(
-            "revive_every = 2\nvalid", f"accumulate = {accumulate}\nrevive_every = 2\nvalid"
-        )
+        more = f"accumulate = {accumulate}\n[training.alignment]"
+        text = XCTDIFF.replace("[training.alignment]", more)
         xctdiff.write_text(text.replace("num_steps = 8", "num_steps = 3"))
         train(xctdiff, tiny_store, tmp_path / run, stage="autoencoder")
     one, two = (load_file(tmp_path / run / "autoencoder.safetensors") for run in ("one", "two"))
@@ -179,3 +178,34 @@ def test_a_condition_that_the_estimate_is_decoded_from_needs_no_more_learning(xc
 def test_settings_that_cannot_train_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AutoencoderStage(num_steps=1, **settings)
+
+
+def test_guidance_needs_examples_without_condition(xctdiff):
+    text = XCTDIFF.replace("nfe = 2\n", "nfe = 2\nguidance = 2.0\n")
+    xctdiff.write_text(text)
+    with pytest.raises(ValueError, match="condition_dropout"):
+        load_run(xctdiff)
+    xctdiff.write_text(text + "condition_dropout = 0.1\n")
+    assert load_run(xctdiff).system.sampler.guidance == 2.0
+
+
+def test_stage_three_trains_with_all_that_xctdiff_has(xctdiff, tiny_store, tmp_path):
+    """Cross-attention, self-conditioning, dropped conditions; and the bundle reconstructs."""
+    text = XCTDIFF.replace("nfe = 2\n", "nfe = 2\nguidance = 2.0\n").replace(
+        "attention_levels = [1]",
+        'attention_levels = [1]\nprior = "cross-attention"\nself_conditioning = true',
+    )
+    text = text.replace("num_steps = 2", "num_steps = 4")
+    xctdiff.write_text(text + "condition_dropout = 0.5\n")
+    assert {shows_itself(0, step) for step in range(4)} == {False, True}
+    train(xctdiff, tiny_store, tmp_path / "run")
+    last = lines(tmp_path / "run", "diffusion")[-1]
+    assert "val_psnr_db" in last or "loss" in last
+
+
+def test_which_examples_go_without_condition_does_not_depend_on_the_micro_batch():
+    config = DiffusionStage(num_steps=1, condition_dropout=0.3)
+    whole = left_out(config, 0, 5, range(1000))
+    assert 0.25 < whole.float().mean() < 0.35
+    assert torch.equal(left_out(config, 0, 5, range(10, 20)), whole[10:20])
+    assert not left_out(DiffusionStage(num_steps=1), 0, 5, range(1000)).any()

@@ -27,6 +27,7 @@ from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.views import usual_view_count
 
 
 class Pairs(NamedTuple):
@@ -173,7 +174,7 @@ def train_alignment(
     codebook = view_encoder.codebook
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
-    validation = source.validation()
+    validation = source.validation(usual_view_count(source.system.views))
     true = true_latents(networks, [target for target, _ in validation], source)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 

@@ -323,6 +323,10 @@ class DiffusionStage(StageConfig):
     error: Literal["l1", "mse"] = "l1"
     """Error of the denoiser; `l1` is CLS-DM's, `mse` keeps the spread of what it samples."""
 
+    condition_dropout: float = 0.0
+    """Share of examples whose condition is replaced by zeros, so that the denoiser also learns to
+    do without, for `sampler.guidance` (XctDiff and CLS-DM: none)."""
+
     fixed_views: bool = False
     """Whether each cached copy keeps one set of views, whose condition is computed once and kept
     beside its latent; a step then runs the denoiser alone. False draws fresh views every step."""
@@ -332,6 +336,10 @@ class DiffusionStage(StageConfig):
         super().__post_init__()
         if self.num_noise_draws < 1:
             raise ValueError(f"num_noise_draws must be positive, got {self.num_noise_draws}")
+        if not 0.0 <= self.condition_dropout < 1.0:
+            raise ValueError(
+                f"condition_dropout must be at least 0 and below 1, got {self.condition_dropout}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,6 +448,11 @@ class RunConfig:
             raise ValueError(
                 "the alignment stage would train an estimate that the system does not have: set "
                 "reconstruction_weight = 0, or system.estimate = true"
+            )
+        if self.system.sampler.guidance != 1.0 and not self.training.diffusion.condition_dropout:
+            raise ValueError(
+                "sampler.guidance other than 1 needs training.diffusion.condition_dropout: the "
+                "denoiser must learn to do without condition"
             )
         if alignment is not None and alignment.levels > 1:
             size = self.system.grid.size // self.system.autoencoder.reduction
