@@ -21,6 +21,7 @@ from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.lifting import RayGrid
 from fewview.models.progressive_encoder import ProgressiveEncoder, ProgressiveEncoderConfig
 from fewview.models.projector import Projector
+from fewview.models.pseudo_unet import PseudoUnetConfig, PseudoUnetDenoiser
 from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
 from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
@@ -29,7 +30,7 @@ from fewview.xray.geometry import Cameras, project_points
 
 AnyAutoencoder = Autoencoder | LdmAutoencoder | VqAutoencoder
 AnyViewEncoder = ViewEncoder | ReplicateEncoder | ProgressiveEncoder
-AnyDenoiser = Denoiser | UnetDenoiser
+AnyDenoiser = Denoiser | UnetDenoiser | PseudoUnetDenoiser
 
 LINE_INTEGRAL_SCALE = 4.0  # about the mean behind a chest (200 mm of water); images become -1 to 1
 
@@ -137,9 +138,9 @@ class SystemConfig:
         ViewEncoderConfig | ReplicateEncoderConfig | ProgressiveEncoderConfig,
         Field(discriminator="kind"),
     ] = field(default_factory=ViewEncoderConfig)
-    denoiser: Annotated[DenoiserConfig | UnetDenoiserConfig, Field(discriminator="kind")] = field(
-        default_factory=DenoiserConfig
-    )
+    denoiser: Annotated[
+        DenoiserConfig | UnetDenoiserConfig | PseudoUnetConfig, Field(discriminator="kind")
+    ] = field(default_factory=DenoiserConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
@@ -300,6 +301,8 @@ def _denoiser(config: SystemConfig, latent: int, told: int) -> AnyDenoiser:
             return Denoiser(chosen, latent_channels=latent, condition_channels=told)
         case UnetDenoiserConfig() as chosen:
             return UnetDenoiser(chosen, latent_channels=latent, condition_channels=told)
+        case PseudoUnetConfig() as chosen:
+            return PseudoUnetDenoiser(chosen, latent_channels=latent, condition_channels=told)
 
 
 def network_images(
