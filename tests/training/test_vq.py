@@ -1,6 +1,7 @@
 """XctDiff's stages on a tiny system: codes in stage 1, a quantized condition in stage 2."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from fewview.bundle import load_bundle
 from fewview.training import train
 from fewview.training.config import AutoencoderStage, DiffusionStage, load_run
 from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 XCTDIFF = """
 [system]
@@ -209,3 +212,20 @@ def test_which_examples_go_without_condition_does_not_depend_on_the_micro_batch(
     assert 0.25 < whole.float().mean() < 0.35
     assert torch.equal(left_out(config, 0, 5, range(10, 20)), whole[10:20])
     assert not left_out(DiffusionStage(num_steps=1), 0, 5, range(1000)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("shared", set()),
+        ("separate", {"view_encoder"}),
+        ("cross-attention", {"denoiser"}),
+        ("copies", {"view_encoder"}),
+    ],
+)
+def test_a_row_of_the_ablation_differs_from_the_base_in_one_part(name, changed):
+    base = load_run(CONFIGS / "xctdiff-64.toml")
+    row = load_run(CONFIGS / "xctdiff-ablation" / f"{name}.toml")
+    assert row.training == base.training
+    own, others = vars(row.system), vars(base.system)
+    assert {key for key in own if own[key] != others[key]} == {"name", *changed}
