@@ -1,6 +1,9 @@
 """XctDiff's stages on a tiny system: codes in stage 1, a quantized condition in stage 2."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +163,29 @@ def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
     name = "module.autoencoder.codebook."
     assert torch.equal(one[f"{name}used"], two[f"{name}used"])
     torch.testing.assert_close(one[f"{name}vectors"], two[f"{name}vectors"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_revive_the_codes_that_one_does(xctdiff, tiny_store, tmp_path):
+    start = XCTDIFF.index("discriminator_weight")
+    text = XCTDIFF[:start] + XCTDIFF[XCTDIFF.index("[training.alignment]") :]
+    xctdiff.write_text(text)  # without discriminators, whose balance is not what is asked for here
+    train(xctdiff, tiny_store, tmp_path / "one")
+    words = [sys.executable, "-m", "fewview", "train", xctdiff, "--data", tiny_store]
+    done = subprocess.run(
+        [*words, "--out", tmp_path / "two", "--devices", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for stage in ("autoencoder", "alignment"):
+        one, two = (load_file(tmp_path / run / f"{stage}.safetensors") for run in ("one", "two"))
+        for name, value in one.items():
+            if name.startswith("module."):
+                torch.testing.assert_close(value, two[name], atol=1e-5, rtol=0, msg=name)
 
 
 def test_a_condition_that_the_estimate_is_decoded_from_needs_no_more_learning(xctdiff):
