@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fewview.models.pseudo_unet import (
+    LineAttention,
     PseudoUnetConfig,
     PseudoUnetDenoiser,
     distance_buckets,
@@ -23,7 +24,7 @@ def small_denoiser() -> PseudoUnetDenoiser:
 
 def inputs():
     torch.manual_seed(1)
-    return torch.randn(1, 2, 4, 4, 6), torch.rand(1), torch.randn(1, 3, 4, 4, 6)
+    return torch.randn(1, 2, 4, 8, 6), torch.rand(1), torch.randn(1, 3, 4, 8, 6)
 
 
 def test_the_denoiser_has_the_published_size():
@@ -39,7 +40,7 @@ def test_every_weight_gets_a_gradient_and_the_output_starts_at_zero():
     assert fresh(*inputs()).abs().max() == 0.0
     denoiser = small_denoiser()
     output = denoiser(*inputs())
-    assert output.shape == (1, 2, 4, 4, 6)
+    assert output.shape == (1, 2, 4, 8, 6)
     output.square().mean().backward()
     assert not [name for name, value in denoiser.named_parameters() if value.grad is None]
 
@@ -70,6 +71,16 @@ def test_products_of_rotated_vectors_depend_on_their_distance_alone():
     products = (rotated(query) @ rotated(key).transpose(-1, -2))[0, 0]
     torch.testing.assert_close(products[0, 3], products[5, 8])
     assert (products[0, 3] - products[0, 4]).abs() > 1e-4
+
+
+@torch.no_grad()
+def test_attention_across_planes_knows_their_distance_and_that_within_does_not():
+    hidden, order = torch.randn(1, 8, 5, 1, 1), [2, 0, 1, 4, 3]
+    torch.manual_seed(0)
+    across, within = (LineAttention(8, 2, across=flag) for flag in (True, False))
+    assert (across(hidden)[:, :, order] - across(hidden[:, :, order])).abs().max() > 1e-4
+    turned = hidden.transpose(2, 3)
+    torch.testing.assert_close(within(turned)[:, :, :, order], within(turned[:, :, :, order]))
 
 
 def test_buckets_tell_near_distances_and_both_directions_apart():

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle
+from fewview.models.codebook import Codebook
 from fewview.training import train
+from fewview.training.codes import quantized
 from fewview.training.config import AutoencoderStage, DiffusionStage, load_run
 from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
+from fewview.training.source import TrainingSource
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -163,6 +166,19 @@ def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
     name = "module.autoencoder.codebook."
     assert torch.equal(one[f"{name}used"], two[f"{name}used"])
     torch.testing.assert_close(one[f"{name}vectors"], two[f"{name}vectors"], atol=1e-3, rtol=0)
+
+
+def test_a_code_that_another_process_chose_is_not_dead():
+    class OfTwo(TrainingSource):
+        def gathered(self, values):
+            """The other process chose code 5."""
+            return torch.cat([values, torch.eye(8)[5:6]])
+
+    codebook, source = Codebook(8, 2), OfTwo.__new__(OfTwo)
+    config = AutoencoderStage(num_steps=10, revive_every=5)
+    found, _ = quantized(codebook, torch.rand(1, 2, 2, 2, 2), config, source, range(1), 12, 1)
+    expected = {5, *found.indices.flatten().tolist()}
+    assert set(codebook.used.nonzero()[:, 0].tolist()) == expected
 
 
 @pytest.mark.slow
