@@ -128,8 +128,21 @@ def test_both_discriminators_learn(xctdiff, tiny_store, tmp_path):
             assert not torch.equal(moments[name], average), name
 
 
+def test_a_system_of_one_view_is_validated_with_one(xctdiff, tiny_store, tmp_path, monkeypatch):
+    asked, validation = [], TrainingSource.validation
+
+    def counted(self, num_views=2):
+        asked.append(num_views)
+        return validation(self, num_views)
+
+    monkeypatch.setattr(TrainingSource, "validation", counted)
+    train(xctdiff, tiny_store, tmp_path / "run")
+    assert asked[1:] == [1, 1]  # stage 1 looks at no view
+
+
 def test_a_shared_codebook_stays_as_stage_one_left_it(xctdiff, tiny_store, tmp_path):
-    xctdiff.write_text(XCTDIFF.replace('codebook = "own"', 'codebook = "shared"'))
+    text = XCTDIFF.replace('codebook = "own"', 'codebook = "shared"')
+    xctdiff.write_text(text.replace("num_codes = 16", "num_codes = 200"))  # most of them dead
     train(xctdiff, tiny_store, tmp_path / "run")
     learned = load_file(tmp_path / "run" / "autoencoder.safetensors")
     weights = load_file(tmp_path / "run" / "model" / "weights.safetensors")
