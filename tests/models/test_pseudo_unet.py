@@ -1,5 +1,7 @@
 """The pseudo-3-D denoiser: its published size, and what mixes with what."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from fewview.models.pseudo_unet import (
     distance_buckets,
     rotated,
 )
+from fewview.training.memory import recomputing
 
 SMALL = PseudoUnetConfig(kind="pseudo", width=8, multipliers=(1, 2), num_heads=2)
 
@@ -43,6 +46,19 @@ def test_every_weight_gets_a_gradient_and_the_output_starts_at_zero():
     assert output.shape == (1, 2, 4, 8, 6)
     output.square().mean().backward()
     assert not [name for name, value in denoiser.named_parameters() if value.grad is None]
+
+
+def test_blocks_computed_again_give_the_same_gradients():
+    denoiser, calls = small_denoiser(), []
+    denoiser.middle_in.conv_in.register_forward_hook(lambda *_: calls.append(1))
+    gradients = []
+    for mode in (contextlib.nullcontext(), recomputing(denoiser)):
+        denoiser.zero_grad()
+        with mode:
+            denoiser(*inputs()).square().mean().backward()
+        gradients.append(denoiser.start.weight.grad.clone())
+    assert torch.equal(*gradients)
+    assert len(calls) == 1 + 2
 
 
 @torch.no_grad()
