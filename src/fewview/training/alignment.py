@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewview.models.codebook import quantization_loss
 from fewview.models.projector import Projector
 from fewview.system import Networks
 from fewview.training.batches import group_places
+from fewview.training.codes import quantized
 from fewview.training.collapse import Watch, matched_cosine
 from fewview.training.config import AlignmentStage
 from fewview.training.contrast import (
@@ -25,6 +27,7 @@ from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.views import usual_view_count
 
 
 class Pairs(NamedTuple):
@@ -168,9 +171,10 @@ def train_alignment(
     A term without weight is neither computed nor trained.
     """
     view_encoder = networks.view_encoder
+    codebook = view_encoder.codebook
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
-    validation = source.validation()
+    validation = source.validation(usual_view_count(source.system.views))
     true = true_latents(networks, [target for target, _ in validation], source)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 
@@ -192,6 +196,11 @@ def train_alignment(
             losses.append(config.reconstruction_weight * voxel)
             figures["voxel"] = voxel.item()
             figures["train_psnr_db"] = psnr_db(encoding.estimate.detach(), target)
+        if codebook is not None and config.codebook_weight > 0.0:
+            codes, used = quantized(codebook, encoding.condition, config, source, places, 24, step)
+            distance = quantization_loss(encoding.condition, codes)
+            losses.append(config.codebook_weight * distance)
+            figures |= {"quantization": distance.item(), **used}
         if config.contrasts:
             with source.autocast():
                 aligned = contrast.project(encoding.condition)

@@ -14,6 +14,10 @@ from torch.func import functional_call
 from fewview.models.random_features import RandomFeatures
 
 Volume = Float[Tensor, "batch 1 depth height width"]
+VolumeOrSlice = Float[Tensor, "batch 1 *size"]
+
+SLAB = 8
+"""Slices of a slab: as many as the three halvings of the features leave one of."""
 
 LARGEST_WEIGHT = 1e4
 SMALLEST_GRADIENT = 1e-4
@@ -52,6 +56,25 @@ def feature_distance(features: RandomFeatures, first: Volume, second: Volume) ->
     return torch.stack(layers).sum()
 
 
+def random_plane(size: int, generator: torch.Generator) -> tuple[int, int]:
+    """An axis of a cube of `size` voxels and an index along it, all equally likely."""
+    axis, index = (int(torch.randint(end, (), generator=generator)) for end in (3, size))
+    return axis, index
+
+
+def slabs(
+    volume: Volume, planes: list[tuple[int, int]], thickness: int
+) -> Float[Tensor, "batch 1 thickness size size"]:
+    """Of each cube some slices from a plane on, across its axis; as many as fit at its end."""
+    cut = [
+        one.narrow(1 + axis, min(index, one.shape[1 + axis] - thickness), thickness).movedim(
+            1 + axis, 1
+        )
+        for one, (axis, index) in zip(volume, planes, strict=True)
+    ]
+    return torch.stack(cut)
+
+
 def sharpness_error(restored: Volume, target: Volume) -> Float[Tensor, ""]:
     """How far the local strength of detail is from the target's, wherever the detail lies.
 
@@ -79,7 +102,7 @@ def _blurred(volume: Volume, kernel: tuple[float, ...]) -> Volume:
 
 
 def hinge_losses(
-    discriminator: nn.Module, restored: Volume, target: Volume
+    discriminator: nn.Module, restored: VolumeOrSlice, target: VolumeOrSlice
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Losses of the autoencoder (fooling) and of the discriminator (telling), for one backward.
 
