@@ -223,7 +223,7 @@ def train_alignment(
             if config.reconstructs:
                 scores.append(psnr_db(encoding.estimate, target))
         figures = {"val_psnr_db": scores} if config.reconstructs else {}
-        return figures | (matched_figures(torch.cat(found), true) if found else {})
+        return figures | (matched_figures(found, true) if config.contrasts else {})
 
     stage = Stage(
         name="alignment",
@@ -250,17 +250,18 @@ def true_latents(networks: Networks, targets: list[Tensor], source: TrainingSour
 
 
 def matched_figures(
-    aligned: Float[Tensor, "case latent depth height width"],
+    aligned: list[Float[Tensor, "1 latent depth height width"]],
     latent: Float[Tensor, "case latent depth height width"],
 ) -> dict[str, list[float]]:
     """Of each held-out case the cosine, and whether its CT is the nearest to its views.
 
-    The nearest is sought among the cases given: with several processes, among each one's share.
+    The nearest is sought among the cases given: with several processes, among each one's share,
+    which may be empty.
     """
-    pairs = zip(aligned.split(1), latent.split(1), strict=True)
-    nearest = (flat_unit(aligned) @ flat_unit(latent).T).argmax(dim=1)
-    own = torch.arange(len(aligned), device=nearest.device)
-    return {
-        "val_alignment": [matched_cosine(*pair) for pair in pairs],
-        "val_top1": (nearest == own).float().tolist() if len(aligned) > 1 else [],
-    }
+    nearest: list[float] = []
+    if len(aligned) > 1:
+        cosines = flat_unit(torch.cat(aligned)) @ flat_unit(latent).T
+        own = torch.arange(len(aligned), device=cosines.device)
+        nearest = (cosines.argmax(dim=1) == own).float().tolist()
+    pairs = zip(aligned, latent.split(1), strict=True) if aligned else ()
+    return {"val_alignment": [matched_cosine(*pair) for pair in pairs], "val_top1": nearest}
