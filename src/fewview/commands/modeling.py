@@ -66,7 +66,8 @@ def reconstruct(
         Path | None, typer.Option("--style", help="Style model to put radiographs through first.")
     ] = None,
     nfe: Annotated[
-        int | None, typer.Option(min=0, help="Denoiser calls; 0 takes the coarse head alone.")
+        int | None,
+        typer.Option(min=0, help="Denoiser calls; 0 takes the head, without sampling."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples to average.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
