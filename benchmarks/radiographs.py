@@ -23,11 +23,11 @@ from fewview.xray.views import Views, drr
 
 
 def display_error(volume: Volume, views: Views) -> float:
-    """What of the picture's spread the volume's own X-ray does not explain, both in display style."""
+    """Share of the picture's spread that the volume's own X-ray, displayed, does not explain."""
     again = drr(volume, views.geometries, isocenter_mm=views.isocenter_mm).images[0, 0]
     shown, given = display_style(again), views.images[0, 0]
-    exposed = given > 0.0
-    likeness = torch.corrcoef(torch.stack([shown[exposed], given[exposed]]))[0, 1]
+    seen = given > 0.0  # margins that keep the picture's shape are black
+    likeness = torch.corrcoef(torch.stack([shown[seen], given[seen]]))[0, 1].clamp(min=0.0)
     return float((1.0 - likeness**2).clamp(min=0.0).sqrt())
 
 

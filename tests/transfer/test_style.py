@@ -14,8 +14,9 @@ from fewview.data.phantom import phantom
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import StyleRun, StyleStage, load_run
-from fewview.training.style import augmented, frontal_pictures, least_squares
+from fewview.training.style import augmented, frontal_pictures, least_squares, redisplayed
 from fewview.transfer.style import (
+    Generator,
     GeneratorConfig,
     StyleBundle,
     StyleConfig,
@@ -24,7 +25,9 @@ from fewview.transfer.style import (
     standardized,
 )
 from fewview.xray.acquisition import as_detected
+from fewview.xray.detector import display_style
 from fewview.xray.geometry import preset
+from fewview.xray.style import COLLIMATION, GAMMA, WINDOW_CUT
 from fewview.xray.views import drr
 
 TINY = """
@@ -107,6 +110,7 @@ def test_a_style_model_trains_resumes_exactly_and_is_applied(
     assert not any("drr.layers" in name for name in one)  # discriminators are not shipped
     lines = (whole / "metrics.jsonl").read_text()
     assert "val_cycle" in lines
+    assert "restoration" in lines
     assert "val_cycle" in (whole / "model" / "card.md").read_text()
     style = load_style(whole / "model")
     plain = reconstruct(views, model=tiny_run / "model", nfe=0)
@@ -153,7 +157,7 @@ def test_fresh_generators_change_nothing_and_line_integrals_are_left_alone(views
     fresh = StyleBundle(config, build_style(config), "")
     torch.testing.assert_close(in_drr_style(views, fresh).images, standardized(views.images))
     with torch.no_grad():
-        fresh.networks.to_drr.last[-1].bias.fill_(3.0)
+        fresh.networks.to_drr.last[-1].bias[0] = 3.0
     assert (in_drr_style(views, fresh).images - standardized(views.images)).mean() == pytest.approx(
         3.0
     )
@@ -207,3 +211,71 @@ def test_each_side_of_least_squares_learns_alone():
     assert made.grad is not None
     assert made.grad.item() == pytest.approx(2 * 0.5 * (0.5 - 1.0))
     assert line.weight.grad.item() == pytest.approx(2 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("curve", "wanted"),
+    [((2.0, 0.0, 0.0), 5.0), ((0.0, 1.0, 0.0), 6.0), ((0.0, 0.0, 1.0), 12.0)],
+)
+def test_a_generator_lifts_stretches_and_bends_the_gray_curve(curve, wanted):
+    generator = Generator(GeneratorConfig(width=4, num_blocks=1))
+    with torch.no_grad():
+        generator.last[-1].bias.copy_(torch.tensor(curve))
+        picture = torch.full((1, 1, 32, 64), 3.0)
+        torch.testing.assert_close(generator(picture), torch.full_like(picture, wanted))
+
+
+def test_a_generator_draws_nothing_smaller_than_a_cell():
+    config = GeneratorConfig(width=4, num_blocks=1, pooling=8, num_halvings=0)
+    generator = Generator(config)
+    with torch.no_grad():
+        generator.last[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+        generator.last[-1].weight[1:] = 0.0  # leaves what is added
+        picture = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+        added = (generator(picture) - picture)[0, 0]
+    assert added.std() > 0.01
+    between = added[4:-4:8]  # the first row after a cell's middle, and the next ones lie on a line
+    torch.testing.assert_close(added[5:-4:8], between + (added[6:-4:8] - between) / 2.0)
+
+
+def test_views_of_any_size_keep_it(views):
+    config = StyleConfig(
+        kind="style", name="fresh", generator=GeneratorConfig(width=4, num_blocks=1)
+    )
+    geometry = replace(views.geometries[0], num_rows=50, num_cols=39)
+    odd = replace(views, images=views.images[..., :50, :39], geometries=(geometry,))
+    same = in_drr_style(odd, StyleBundle(config, build_style(config), ""))
+    torch.testing.assert_close(same.images, standardized(odd.images))
+
+
+def test_training_sees_less_than_the_held_out_display_style():
+    run = load_run(Path(__file__).parents[2] / "configs" / "style-64.toml")
+    assert isinstance(run, StyleRun)
+    for stage in (run.training.style, StyleStage(num_steps=1)):
+        assert GAMMA[0] < stage.gamma[0] < stage.gamma[1] < GAMMA[1]
+        assert stage.window_cut < WINDOW_CUT
+        assert stage.collimation < COLLIMATION
+
+
+def test_another_display_changes_window_curve_and_field_and_none_changes_nothing(views):
+    picture = display_style(views.images)
+    same = StyleStage(num_steps=1, gamma=(1.0, 1.0), window_cut=0.0, collimation=0.0)
+    generator = torch.Generator().manual_seed(0)
+    torch.testing.assert_close(
+        redisplayed(picture, same, generator), standardized(picture), atol=0.03, rtol=0.0
+    )
+    for change in ({"gamma": (0.5, 0.5)}, {"window_cut": 0.4}, {"collimation": 0.4}):
+        other = redisplayed(picture, replace(same, **change), generator)
+        assert (other - standardized(picture)).abs().mean() > 0.03, change
+    covered = redisplayed(picture, replace(same, collimation=0.4), generator)
+    assert torch.equal(covered[..., 0, :], covered[..., 1, :])
+
+
+def test_a_style_stage_refuses_nonsense():
+    for change in ({"num_displays": 0}, {"collimation": 0.5}, {"gamma": (2.0, 1.0)}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            StyleStage(num_steps=1, **change)
+    with pytest.raises(ValueError, match="pooling"):
+        GeneratorConfig(pooling=0)
+    with pytest.raises(ValueError, match="num_halvings"):
+        GeneratorConfig(num_halvings=5)

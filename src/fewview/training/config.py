@@ -503,22 +503,25 @@ class StyleStage(StageConfig):
     identity_weight: float = 1.0
     """Of the mean absolute change of pictures that have the style already (CycleGAN: 5)."""
 
-    restoration_weight: float = 5.0
+    restoration_weight: float = 10.0
     """Of the mean absolute error of DRRs whose display was changed and then undone: a paired term,
     which needs no radiograph."""
+
+    num_displays: int = 4
+    """How many times a frontal and a lateral DRR of each body are displayed otherwise."""
 
     zoom: float = 0.15
     """Largest enlargement of a radiograph, which crops it; it is never mirrored: the heart is on
     the left."""
 
-    gamma: tuple[float, float] = (0.6, 1.6)
+    gamma: tuple[float, float] = (0.5, 2.0)
     """Range of the gray curves of radiographs and of DRRs to restore; the held-out display style
     has 0.4 to 2.5."""
 
-    window_cut: float = 0.15
+    window_cut: float = 0.22
     """Largest share of the gray range cut from a DRR to restore; held out: 0.3."""
 
-    collimation: float = 0.15
+    collimation: float = 0.18
     """Largest covered share per side of a DRR to restore; held out: 0.2."""
 
     def __post_init__(self) -> None:
@@ -529,6 +532,8 @@ class StyleStage(StageConfig):
         for name in ("zoom", "window_cut", "collimation"):
             if not 0.0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"{name} must be at least 0 and below 0.5")
+        if self.num_displays < 1:
+            raise ValueError(f"num_displays must be at least 1, got {self.num_displays}")
         if not 0.0 < self.gamma[0] <= self.gamma[1]:
             raise ValueError(f"gamma must be a rising pair of positive numbers, got {self.gamma}")
 

@@ -117,11 +117,11 @@ def train_style(
     validation = [standardized(drr_pictures(body, standard)).to(source.device) for body in val]
 
     def drawn(key: ExampleKey, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A frontal DRR, a frontal or lateral one displayed otherwise, and the same as it was."""
+        """A frontal DRR, it and a lateral one as they were, and both displayed otherwise."""
         both = drr_pictures(source.body(key), draw_geometries(run.system.views, 2, generator))
-        side = int(torch.randint(2, (), generator=generator))
-        changed = redisplayed(both[side : side + 1], config, generator)
-        return standardized(both[:1]), changed, standardized(both[side : side + 1])
+        wanted = both.repeat(config.num_displays, 1, 1, 1)
+        changed = [redisplayed(one[None], config, generator) for one in wanted]
+        return standardized(both[:1]), standardized(wanted), torch.cat(changed)
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         chosen = source.draw(config.batch_size, len(keys), 60, step)
@@ -133,7 +133,7 @@ def train_style(
             )
             for place in places
         ]
-        drrs, changed, wanted = (
+        drrs, wanted, changed = (
             torch.cat(part).to(source.device) for part in zip(*examples, strict=True)
         )
         radiographs = [

@@ -4,8 +4,8 @@ Two generators, radiograph to DRR and back, learned from unpaired pictures by tw
 Only the way to the DRR is used afterwards, before a reconstruction. `training/style.py` trains it.
 
 References:
-    Zhu et al. (2017), CycleGAN: cycle and identity terms. The networks are smaller, and begin as
-    the identity.
+    Zhu et al. (2017), CycleGAN: cycle and identity terms. The generators are ours, begin as the
+    identity and change gray curves only.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,22 +29,32 @@ Pictures = Float[Tensor, "batch 1 row col"]
 class GeneratorConfig:
     """Sizes of each of the two generators."""
 
-    width: int = 16
-    """Channels at full resolution; they double with each halving of it."""
+    pooling: int = 4
+    """Pixels a side of a cell; a cell has one gray curve."""
 
-    num_halvings: int = 2
-    """How often the resolution is halved."""
+    width: int = 24
+    """Channels of the cells; they double with each halving of the resolution up to `widest`."""
 
-    num_blocks: int = 4
+    widest: int = 96
+    """Most channels."""
+
+    num_halvings: int = 3
+    """How often the resolution of the cells is halved."""
+
+    num_blocks: int = 2
     """Residual blocks at the lowest resolution."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
-        if min(self.width, self.num_blocks) < 1 or not 0 <= self.num_halvings <= 3:
-            raise ValueError(
-                "a generator needs width and num_blocks of 1 or more and 0 to 3 num_halvings, got "
-                f"{self.width}, {self.num_blocks} and {self.num_halvings}"
-            )
+        if min(self.pooling, self.width, self.widest, self.num_blocks) < 1:
+            raise ValueError("pooling, width, widest and num_blocks of a generator start at 1")
+        if not 0 <= self.num_halvings <= 4:
+            raise ValueError(f"num_halvings must be 0 to 4, got {self.num_halvings}")
+
+    @property
+    def multiple(self) -> int:
+        """What rows and columns of a picture must be multiples of."""
+        return self.pooling * 2**self.num_halvings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,35 +93,65 @@ class StyleConfig:
 
 
 class Generator(nn.Module):
-    """A picture to what is to be added to it; begins by adding nothing."""
+    """A picture to the same with another gray curve at each place; begins by changing nothing.
+
+    A U-Net that sees the whole picture in coarse cells gives each cell three numbers a, b and c,
+    which are interpolated to the pixels: gray g becomes g + a + b g + c g^2. Thus it can lift and
+    bend the curve and continue a body into borders, but draw nothing smaller than a cell.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         """Build for one channel."""
         super().__init__()
-        widths = [config.width * 2**level for level in range(config.num_halvings + 1)]
-        down: list[nn.Module] = [nn.Conv2d(1, widths[0], 5, padding=2)]
-        up: list[nn.Module] = []
-        for narrow, wide in pairwise(widths):
-            down += [nn.SiLU(), nn.Conv2d(narrow, wide, 4, stride=2, padding=1)]
+        self.pooling = config.pooling
+        widths = [
+            min(config.widest, config.width * 2**level) for level in range(config.num_halvings + 1)
+        ]
+        self.first = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for fine, coarse in pairwise(widths):
+            halve = nn.Conv2d(fine, coarse, 4, stride=2, padding=1)
+            self.down.append(nn.Sequential(group_norm(fine), nn.SiLU(), halve))
             smooth = nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False)
-            up = [smooth, nn.Conv2d(wide, narrow, 3, padding=1), nn.SiLU(), *up]
-        deepest = widths[-1]
-        blocks = [ResidualBlock(deepest, deepest, dims=2) for _ in range(config.num_blocks)]
-        self.body = nn.Sequential(*down, *blocks, group_norm(deepest), nn.SiLU(), *up)
-        # The curve of gray depends on the pixel's own value: it sees the picture beside it.
+            narrow = nn.Conv2d(coarse, fine, 3, padding=1)
+            self.up.append(nn.Sequential(group_norm(coarse), nn.SiLU(), narrow, smooth))
+        self.deepest = nn.Sequential(
+            *(ResidualBlock(widths[-1], widths[-1], dims=2) for _ in range(config.num_blocks))
+        )
         self.last = nn.Sequential(
-            nn.Conv2d(widths[0] + 1, widths[0], 3, padding=1),
+            group_norm(widths[0]),
             nn.SiLU(),
-            nn.Conv2d(widths[0], 1, 3, padding=1),
+            nn.Conv2d(widths[0], widths[0], 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(widths[0], 3, 3, padding=1),
         )
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, pictures: Pictures) -> Pictures:
-        """Pictures, standardized, in the other style."""
-        hidden = torch.cat([self.body(pictures), pictures], dim=1)
-        added: Tensor = self.last(hidden)
-        return pictures + added
+        """Pictures, standardized, in the other style; sides are multiples of `config.multiple`."""
+        cells = functional.avg_pool2d(pictures, self.pooling)
+        hidden = self.first(torch.cat([cells, _places(cells)], dim=1))
+        kept = []
+        for down in self.down:
+            kept.append(hidden)
+            hidden = down(hidden)
+        hidden = self.deepest(hidden)
+        for up in reversed(self.up):
+            hidden = up(hidden) + kept.pop()
+        curves = functional.interpolate(
+            self.last(hidden), scale_factor=self.pooling, mode="bilinear", align_corners=False
+        )
+        added, times, bent = curves.split(1, dim=1)
+        return pictures + added + times * pictures + bent * pictures.square()
+
+
+def _places(cells: Float[Tensor, "batch 1 row col"]) -> Float[Tensor, "batch 2 row col"]:
+    """Where each cell lies, from -1 to 1 down and across: a chest has an upper and a left side."""
+    rows, cols = cells.shape[-2:]
+    down = torch.linspace(-1.0, 1.0, rows).to(cells)
+    across = torch.linspace(-1.0, 1.0, cols).to(cells)
+    return torch.stack(torch.meshgrid(down, across, indexing="ij")).expand(len(cells), -1, -1, -1)
 
 
 class Patches(nn.Module):
@@ -183,11 +223,11 @@ def in_drr_style(views: Views, style: StyleBundle) -> Views:
         style: The model.
     """
     device = next(style.networks.to_drr.parameters()).device
-    reduction = 2**style.config.generator.num_halvings
+    multiple = style.config.generator.multiple
     rows, cols = views.images.shape[-2:]
     mirrored = [kind_of(one.primary_angle_deg)[1] for one in views.geometries]
     hung = _flipped(standardized(views.images), mirrored)
-    padded = functional.pad(hung, (0, -cols % reduction, 0, -rows % reduction), mode="replicate")
+    padded = functional.pad(hung, (0, -cols % multiple, 0, -rows % multiple), mode="replicate")
     changed = style.networks.to_drr(padded.to(device)).to(views.images)[..., :rows, :cols]
     changed = _flipped(changed, mirrored)
     known = torch.tensor(views.calibrated, device=views.images.device)[:, None, None, None]
