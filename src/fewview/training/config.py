@@ -496,6 +496,9 @@ class RegressionRun:
 class StyleStage(StageConfig):
     """Training of a style model; pictures are standardized, so weights are in units of contrast."""
 
+    adversarial_weight: float = 1.0
+    """Of fooling the two discriminators (CycleGAN: 1); these learn with weight 1."""
+
     cycle_weight: float = 2.0
     """Of the mean absolute error of pictures sent to the other style and back (CycleGAN: 10, for
     pictures of half the contrast)."""
@@ -527,8 +530,9 @@ class StyleStage(StageConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
-        if min(self.cycle_weight, self.identity_weight, self.restoration_weight) < 0.0:
-            raise ValueError("the weights of the style losses must be 0 or more")
+        for name in ("adversarial", "cycle", "identity", "restoration"):
+            if getattr(self, f"{name}_weight") < 0.0:
+                raise ValueError(f"{name}_weight must be 0 or more")
         for name in ("zoom", "window_cut", "collimation"):
             if not 0.0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"{name} must be at least 0 and below 0.5")

@@ -183,7 +183,8 @@ def style_losses(
     ):
         fooled, told = least_squares(modules[name], made, true)
         fooling, telling = fooling + fooled, telling + told
-    loss = fooling + telling + config.cycle_weight * cycle + config.identity_weight * identity
+    loss = config.adversarial_weight * fooling + telling
+    loss = loss + config.cycle_weight * cycle + config.identity_weight * identity
     figures = {
         "change": (made_drrs - radiographs).abs().mean().item(),
         "fooling": fooling.item(),
