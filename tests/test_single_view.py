@@ -28,8 +28,9 @@ def test_one_view_goes_all_the_way(ct_file, tiny_run, tmp_path, command):
     for words in (
         ("project", ct_file, "--out", views, "--angles-deg", 0, "--size", 32),
         ("reconstruct", views, "--out", made, "--model", tiny_run / "model", "--nfe", 1),
-        ("evaluate", "--prediction", made, "--truth", ct_file, "--out", tmp_path / "scores"),
-    ):
+        ("evaluate", "--prediction", made, "--truth", ct_file, "--grid", "truth",
+         "--out", tmp_path / "scores"),
+    ):  # fmt: skip
         result = command(*words)
         assert result.exit_code == 0, f"{result.stderr}{result.exception!r}"
     assert (views / "view_00.tiff").is_file()
