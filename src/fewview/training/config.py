@@ -510,8 +510,8 @@ class StyleStage(StageConfig):
     """Of the mean absolute error of DRRs whose display was changed and then undone: a paired term,
     which needs no radiograph."""
 
-    num_displays: int = 4
-    """How many times a frontal and a lateral DRR of each body are displayed otherwise."""
+    num_displays: int = 8
+    """DRRs that are displayed otherwise and restored, beside each of the batch."""
 
     zoom: float = 0.15
     """Largest enlargement of a radiograph, which crops it; it is never mirrored: the heart is on

@@ -1,4 +1,4 @@
-"""Training of style models: real radiographs and fresh DRRs, unpaired, in both directions.
+"""Training of style models: real radiographs and DRRs, unpaired, in both directions.
 
 Beside CycleGAN's terms, DRRs whose window, gray curve and exposed field were changed are restored.
 The held-out display style (`xray/style.py`) has no part in it; the changes here are smaller.
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fewview.system import ViewRange
 from fewview.training.config import StyleRun, StyleStage
-from fewview.training.examples import Body, ExampleKey, generator_of, uniform
+from fewview.training.examples import Body, generator_of, uniform
 from fewview.training.loop import Report, Stage, fit
 from fewview.training.source import TrainingSource
 from fewview.training.views import draw_geometries, project_body, standard_geometries
@@ -96,6 +96,19 @@ def redisplayed(
     return standardized(continued(field, box, (rows, cols))[None, None])
 
 
+def drr_pool(views: ViewRange, source: TrainingSource, seed: int) -> Float[Tensor, "drr row col"]:
+    """A frontal and a lateral DRR, in turn, of every body of an epoch."""
+    bodies = enumerate(source.keys())
+    return torch.cat(
+        [
+            drr_pictures(
+                source.body(key), draw_geometries(views, 2, generator_of(seed, 60, index))
+            )[:, 0]
+            for index, key in bodies
+        ]
+    )
+
+
 def train_style(
     run: StyleRun,
     networks: StyleNetworks,
@@ -105,9 +118,8 @@ def train_style(
     *,
     report: Report,
 ) -> None:
-    """Fit both generators to radiographs and fresh DRRs."""
+    """Fit both generators to radiographs and DRRs, whose display changes while the bodies stay."""
     config, seed = run.training.style, run.training.seed
-    keys = source.keys()
     patches = {
         name: Patches(run.system.discriminator).to(source.device) for name in ("drr", "radiograph")
     }
@@ -115,24 +127,19 @@ def train_style(
     standard = standard_geometries(run.system.views, 1)
     val = [source.scans.read(case.id) for case in source.store.of_split("val")]
     validation = [standardized(drr_pictures(body, standard)).to(source.device) for body in val]
+    pool = drr_pool(run.system.views, source, seed)
 
-    def drawn(key: ExampleKey, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A frontal DRR, it and a lateral one as they were, and both displayed otherwise."""
-        both = drr_pictures(source.body(key), draw_geometries(run.system.views, 2, generator))
-        wanted = both.repeat(config.num_displays, 1, 1, 1)
+    def drawn(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A frontal DRR; others of any view as they were; the same displayed otherwise."""
+        body = int(torch.randint(len(pool) // 2, (), generator=generator))
+        others = torch.randint(len(pool), (config.num_displays,), generator=generator)
+        wanted = pool[others][:, None]
         changed = [redisplayed(one[None], config, generator) for one in wanted]
-        return standardized(both[:1]), standardized(wanted), torch.cat(changed)
+        frontal = pool[2 * body : 2 * body + 1][:, None]
+        return standardized(frontal), standardized(wanted), torch.cat(changed)
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
-        chosen = source.draw(config.batch_size, len(keys), 60, step)
-        first = len(keys) + step * config.batch_size
-        examples = [
-            drawn(
-                ExampleKey(keys[chosen[place]].case, first + place),
-                generator_of(seed, 61, step, place),
-            )
-            for place in places
-        ]
+        examples = [drawn(generator_of(seed, 61, step, place)) for place in places]
         drrs, wanted, changed = (
             torch.cat(part).to(source.device) for part in zip(*examples, strict=True)
         )
