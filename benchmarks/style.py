@@ -1,10 +1,11 @@
-"""What display processing costs: `python benchmarks/style.py [--style MODEL] [--views 2]`.
+"""What display processing costs: `python benchmarks/style.py [--style MODEL] [--parts]`.
 
 Reconstructs held-out phantoms from clean DRRs and from the same in the held-out display style of
 `fewview.xray.style` (one style per view, seeded), as it is, cleaned, and cleaned and put through a
 style model. Prints the mean PSNR of `hu3d` and what is lost against clean display-style DRRs. The
-goal: at most 1 dB lost with a style model where at least 3 dB are lost without anything. About five
-seconds a phantom on one CPU core.
+goal: at most 1 dB lost with a style model where at least 3 dB are lost without anything. `--parts`
+does the same with each part of the style alone instead. About a second per phantom and row on one
+CPU core.
 """
 
 import argparse
@@ -23,14 +24,37 @@ from fewview.xray.acquisition import as_detected
 from fewview.xray.cleaning import clean
 from fewview.xray.geometry import preset, spread_angles
 from fewview.xray.novelty import novelties
-from fewview.xray.style import apply_style, draw_style
+from fewview.xray.style import DisplayStyle, apply_style, draw_style
 from fewview.xray.views import Views, drr
 
+PLAIN = DisplayStyle(
+    gamma=1.0,
+    window=(0.0, 1.0),
+    collimation=(0.0, 0.0, 0.0, 0.0),
+    border=0.0,
+    noise=0.0,
+    letters=(),
+)
+PARTS = {
+    "gray curve": ("gamma",),
+    "window": ("window",),
+    "collimation": ("collimation", "border"),
+    "noise": ("noise",),
+    "letters": ("letters",),
+}
+ALL = tuple(name for names in PARTS.values() for name in names)
 
-def styled(views: Views, seed: int) -> Views:
-    """Line integrals in the held-out display style, another one for each view."""
+Way = Callable[[Views, int], Views]
+
+
+def styled(views: Views, seed: int, parts: tuple[str, ...] = ALL) -> Views:
+    """Line integrals in (parts of) the held-out display style, another one for each view."""
     generator = torch.Generator().manual_seed(seed)
-    images = [apply_style(image, draw_style(generator), generator) for image in views.images[:, 0]]
+    images = []
+    for image in views.images[:, 0]:
+        drawn = draw_style(generator)
+        style = replace(PLAIN, **{part: getattr(drawn, part) for part in parts})
+        images.append(apply_style(image, style, generator))
     return replace(views, images=torch.stack(images)[:, None], calibrated=(False,) * len(images))
 
 
@@ -40,18 +64,40 @@ def cleaned(views: Views) -> Views:
     return replace(views, images=torch.stack(images)[:, None])
 
 
-def ways(style: StyleBundle | None) -> dict[str, Callable[[Views, int], Views]]:
+def ways(style: StyleBundle | None) -> dict[str, Way]:
     """What is done to line integrals before they are reconstructed."""
-    made: dict[str, Callable[[Views, int], Views]] = {
+    made: dict[str, Way] = {
         "line integrals": lambda views, seed: views,
-        "clean display": lambda views, seed: as_detected(views, display=True),
+        "clean display": displayed,
         "held-out style": styled,
         "held-out style, cleaned": lambda views, seed: cleaned(styled(views, seed)),
     }
     if style is not None:
         made["held-out style, cleaned, style model"] = made["held-out style, cleaned"]
-        made["clean display, style model"] = made["clean display"]
+        made["clean display, style model"] = displayed
     return made
+
+
+def ways_of_parts(style: StyleBundle | None) -> dict[str, Way]:
+    """The same with each part of the held-out style alone."""
+    made: dict[str, Way] = {"clean display": displayed}
+    for part, names in PARTS.items():
+
+        def raw(views: Views, seed: int, names: tuple[str, ...] = names) -> Views:
+            return styled(views, seed, names)
+
+        def tidy(views: Views, seed: int, names: tuple[str, ...] = names) -> Views:
+            return cleaned(styled(views, seed, names))
+
+        made[part], made[f"{part}, cleaned"] = raw, tidy
+        if style is not None:
+            made[f"{part}, cleaned, style model"] = tidy
+    return made
+
+
+def displayed(views: Views, seed: int) -> Views:
+    """Line integrals in the display style that models are trained on."""
+    return as_detected(views, display=True)
 
 
 def main() -> None:
@@ -61,15 +107,17 @@ def main() -> None:
     parser.add_argument("--style", help="folder of a style model")
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--parts", action="store_true", help="each part of the style alone")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     style = None if arguments.style is None else load_style(arguments.style)
     geometries = [preset("chest", angle_deg=one) for one in spread_angles(arguments.views)]
     rows: dict[str, list[tuple[float, float]]] = {}
+    chosen = ways_of_parts(style) if arguments.parts else ways(style)
     for seed in HELD_OUT_SEEDS[: arguments.count]:
         truth = phantom(seed).volume
         views = drr(truth, geometries)
-        for name, way in ways(style).items():
+        for name, way in chosen.items():
             shown = way(views, seed)
             used = style if name.endswith("style model") else None
             found = reconstruct(shown, model=model, style=used, nfe=0, consistency=False)
