@@ -36,7 +36,7 @@ from fewview.system import build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.batches import shares
-from fewview.training.config import AnyRun, RegressionRun, load_run
+from fewview.training.config import AnyRun, load_run
 from fewview.training.diffusion import train_diffusion
 from fewview.training.examples import Body, ExampleKey, ScanCache
 from fewview.training.latents import Latents
@@ -44,6 +44,7 @@ from fewview.training.loop import Averages, Stage
 from fewview.training.memory import explained, recomputing
 from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
+from fewview.training.regression_config import RegressionRun
 from fewview.training.run import stages_of
 from fewview.training.source import TrainingSource
 from fewview.training.views import ViewBatch

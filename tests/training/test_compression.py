@@ -20,7 +20,8 @@ from fewview.training.compression import (
     sharpness_error,
     slabs,
 )
-from fewview.training.config import AutoencoderStage, load_run
+from fewview.training.config import load_run
+from fewview.training.system_config import AutoencoderStage
 
 START = "[training.autoencoder]\n"
 GAN = "discriminator_weight = 0.5\ndiscriminator_start = 2\n"

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from fewview.training import train
 from fewview.training.batches import check_statistics, group_places, shares
-from fewview.training.config import StageConfig
 from fewview.training.launch import needs_launch
 from fewview.training.processes import (
     LostProcesses,
@@ -28,6 +27,7 @@ from fewview.training.processes import (
     is_first,
     one_voice,
 )
+from fewview.training.stage_config import StageConfig
 
 STAGES = ("autoencoder", "alignment", "diffusion")
 FEWVIEW = [sys.executable, "-m", "fewview", "train"]

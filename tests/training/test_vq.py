@@ -14,9 +14,10 @@ from fewview.bundle import load_bundle
 from fewview.models.codebook import Codebook
 from fewview.training import train
 from fewview.training.codes import quantized
-from fewview.training.config import AutoencoderStage, DiffusionStage, load_run
+from fewview.training.config import load_run
 from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AutoencoderStage, DiffusionStage
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -15,7 +15,6 @@ from fewview.system import Networks
 from fewview.training.batches import group_places
 from fewview.training.codes import quantized
 from fewview.training.collapse import Watch, matched_cosine
-from fewview.training.config import AlignmentStage
 from fewview.training.contrast import (
     Memory,
     case_contrast,
@@ -27,6 +26,7 @@ from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage
 from fewview.training.views import usual_view_count
 
 

@@ -21,10 +21,10 @@ from fewview.training.compression import (
     sharpness_error,
     slabs,
 )
-from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AutoencoderStage
 
 Losses = tuple[Tensor, dict[str, float]]
 """A weighted loss, and the unweighted figures to log."""

@@ -12,8 +12,8 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewview.training.config import StageConfig
 from fewview.training.processes import Processes
+from fewview.training.stage_config import StageConfig
 
 
 def shares(config: StageConfig, name: str, processes: Processes) -> list[range]:

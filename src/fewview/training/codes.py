@@ -13,9 +13,9 @@ from fewview.models.codebook import (
     usage_share,
 )
 from fewview.training.batches import group_places
-from fewview.training.config import AlignmentStage, AutoencoderStage
 from fewview.training.examples import generator_of
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage, AutoencoderStage
 
 REVIVED_SHARE = 0.8
 """Of a stage's steps; in those that remain averaged codes and averaged networks come together."""

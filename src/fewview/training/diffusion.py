@@ -16,11 +16,11 @@ from fewview.diffusion.noise import Schedule
 from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.conditions import cached_conditions
-from fewview.training.config import AlignmentStage, DiffusionStage
 from fewview.training.examples import generator_of, uniform
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage, DiffusionStage
 from fewview.training.views import usual_view_count
 
 VALIDATION_NFE = 10  # denoiser calls for a sample of each validation case

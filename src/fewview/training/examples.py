@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewview.data.store import Store
 from fewview.system import GridConfig
-from fewview.training.config import AugmentationConfig
+from fewview.training.stage_config import AugmentationConfig
 
 BONE_HU = 150.0
 LUNG_HU = -500.0

@@ -12,9 +12,9 @@ from fewview.models.implicit import Implicit
 from fewview.models.lifting import RayGrid, fuse, lift
 from fewview.models.replication import central_images, replicate
 from fewview.models.x2ct import ExampleDropout, X2ct, X2ctConfig
-from fewview.training.config import RegressionStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.regression_config import RegressionStage
 from fewview.training.source import TrainingSource
 from fewview.training.views import ViewBatch, usual_view_count
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fewview.data.store import CaseInfo, Store
 from fewview.regressor import AnySystem
-from fewview.training.config import ExamplesConfig
 from fewview.training.examples import (
     Body,
     ExampleKey,
@@ -21,6 +20,7 @@ from fewview.training.examples import (
     uniform,
 )
 from fewview.training.processes import Processes
+from fewview.training.stage_config import ExamplesConfig
 from fewview.training.views import (
     ViewBatch,
     draw_num_views,
