@@ -48,7 +48,6 @@ def train_autoencoder(
     discriminators that learn beside it.
     """
     keys = source.keys()
-    validation = source.validation()
     modules: dict[str, nn.Module] = {"autoencoder": autoencoder} | _discriminators(config, source)
     perceptual = config.perceptual_weight + config.slab_perceptual_weight > 0.0
     features = RandomFeatures().to(source.device) if perceptual else None
@@ -78,7 +77,7 @@ def train_autoencoder(
 
     def validate() -> dict[str, list[float]]:
         scores, counts = [], []
-        for target, _ in validation:
+        for target in source.validation_targets():
             with source.autocast():
                 latent = autoencoder.encode(target).mean
                 restored = autoencoder.decode(latent)

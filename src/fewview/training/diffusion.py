@@ -44,7 +44,6 @@ def train_diffusion(
     The scale of what the denoiser samples is measured first and kept in `networks`.
     """
     schedule = Schedule(system.noise)
-    validation = source.validation(usual_view_count(system.views))
     fixed = None
     if config.fixed_views:
         path = out / "conditions.safetensors"
@@ -91,7 +90,7 @@ def train_diffusion(
 
     def validate() -> dict[str, list[float]]:
         scores = []
-        for target, views in validation:
+        for target, views in source.validation(usual_view_count(system.views)):
             noise = torch.randn(
                 (1, *latents.mean.shape[1:]), generator=generator_of(source.training.seed, 33)
             ).to(target.device)

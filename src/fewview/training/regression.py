@@ -84,7 +84,6 @@ def train_regression(
 ) -> None:
     """Fit a regressor to fresh augmented bodies; losses are those of volumes in [0, 1]."""
     keys = source.keys()
-    validation = source.validation(usual_view_count(source.system.views))
     modules: dict[str, nn.Module] = {"network": network}
     if config.adversarial_weight > 0.0:
         modules["discriminator"] = discriminator_of(config, network).to(source.device)
@@ -106,7 +105,7 @@ def train_regression(
 
     def validate() -> dict[str, list[float]]:
         scores = []
-        for target, views in validation:
+        for target, views in source.validation(usual_view_count(source.system.views)):
             with source.autocast():
                 scores.append(psnr_db(network(views.images, views.rays), target))
         return {"val_psnr_db": scores}

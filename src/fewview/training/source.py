@@ -1,7 +1,7 @@
 """Where a run's examples come from: the train split, augmented; the val split, as it is."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,7 @@ from fewview.training.views import (
     standard_geometries,
     view_batch,
 )
+from fewview.xray.geometry import ViewGeometry
 
 SMALLEST_BFLOAT16 = 32
 """Voxels along an axis. The deepest features of smaller grids are smaller than a kernel, and there
@@ -129,16 +130,29 @@ class TrainingSource:
         """
         return self.processes.gathered(values)
 
-    def validation(self, num_views: int = 2) -> list[tuple[Tensor, ViewBatch]]:
-        """Targets and standard, noise-free views of this process's share of the val split."""
-        pairs = []
+    def validation_targets(self) -> Iterator[Float[Tensor, "1 1 depth height width"]]:
+        """This process's share of the val split as `validation` has it, without views."""
+        for body in self._held_out():
+            yield self.target(body)
+
+    def validation(self, num_views: int = 2) -> Iterator[tuple[Tensor, ViewBatch]]:
+        """Targets and standard, noise-free views of this process's share of the val split.
+
+        Cases are read and projected one at a time, in every validation anew: kept, the rays of
+        each would be six numbers per voxel and view.
+        """
         geometries = standard_geometries(self.system.views, num_views)
+        for body in self._held_out():
+            yield self.target(body), self._standard_views(body, geometries)
+
+    def _held_out(self) -> Iterator[Body]:
+        """This process's share of the val split, as stored, one at a time."""
         for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
-            body = self.scans.read(case.id)
-            images, views = project_body(body, geometries)
-            batch = view_batch([images], [views], [body], [True], self.system.grid)
-            pairs.append((self.target(body), self._moved(batch)))
-        return pairs
+            yield self.scans.read(case.id, keep=False)
+
+    def _standard_views(self, body: Body, geometries: list[ViewGeometry]) -> ViewBatch:
+        images, views = project_body(body, geometries)
+        return self._moved(view_batch([images], [views], [body], [True], self.system.grid))
 
     def _moved(self, batch: ViewBatch) -> ViewBatch:
         return ViewBatch(batch.images.to(self.device), batch.rays.to(self.device))
