@@ -47,7 +47,7 @@ def train_diffusion(
     fixed = None
     if config.fixed_views:
         path = out / "conditions.safetensors"
-        fixed = cached_conditions(path, system, networks, latents, source)
+        fixed = cached_conditions(path, system, networks, latents, source, report)
     scale = measured_scale(system, networks, latents, source)
     networks.latent_scale = source.processes.of_first(scale)  # machines may round differently
 

@@ -161,7 +161,7 @@ def _run_stage(
     if name == "autoencoder":
         train_autoencoder(training.autoencoder, networks.autoencoder, source, out, report=report)
         return
-    latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source)
+    latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source, report)
     if name == "alignment" and training.alignment is not None:
         train_alignment(training.alignment, networks, latents, source, out, report=report)
         return
