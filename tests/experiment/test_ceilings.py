@@ -83,8 +83,10 @@ def test_runs_of_several_seeds_have_one_ceiling_over_them_or_the_one_they_share(
         changed(model, "autoencoder", tmp_path / f"other-{seed}", by=1.0 + seed)
     for word, place in (("same", "same-0"), ("other", "other-{seed}")):
         method = ModelMethod(model=str(tmp_path / f"{word}-{{seed}}"), nfe=1)
-        found = with_ceilings(replace(comparing(sampled=method), seeds=(0, 1)))
+        alone = ModelMethod(model=str(tmp_path / f"{word}-0"), nfe=2)
+        found = with_ceilings(replace(comparing(sampled=method, alone=alone), seeds=(0, 1)))
         assert found.methods["sampled autoencoder"].model == str(tmp_path / place)
+        assert "alone autoencoder" not in found.methods
 
 
 def test_a_name_that_is_taken_is_not_taken_again(model):

@@ -53,8 +53,9 @@ def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: st
 def with_ceilings(config: ExperimentConfig) -> ExperimentConfig:
     """An experiment with the ceiling of every autoencoder that decodes samples of a method.
 
-    It stands after the first such method. An autoencoder that several models share, and one whose
-    ceiling is named, have one alone. A model that cannot be read fails as a method, not here.
+    It stands after the first such method, over the autoencoders of all its seeds. One that several
+    models share, and one whose ceiling is named, have one alone. A model that cannot be read fails
+    as a method, not here.
     """
     named = [one for one in config.methods.values() if isinstance(one, AutoencoderCeiling)]
     known = [set(_autoencoders(one, config.seeds)) for one in named]
@@ -62,7 +63,7 @@ def with_ceilings(config: ExperimentConfig) -> ExperimentConfig:
     for name, method in config.methods.items():
         methods[name] = method
         own = _autoencoders(method, config.seeds)
-        if isinstance(method, ModelMethod) and own and set(own) not in known:
+        if isinstance(method, ModelMethod) and own and not any(own.keys() <= one for one in known):
             known.append(set(own))
             model = method.model if len(own) > 1 else next(iter(own.values()))
             methods[_free_name(name, config)] = AutoencoderCeiling(model=model)
