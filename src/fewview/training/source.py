@@ -29,7 +29,6 @@ from fewview.training.views import (
     standard_geometries,
     view_batch,
 )
-from fewview.xray.geometry import ViewGeometry
 
 SMALLEST_BFLOAT16 = 32
 """Voxels along an axis. The deepest features of smaller grids are smaller than a kernel, and there
@@ -141,17 +140,16 @@ class TrainingSource:
         Cases are read and projected one at a time, in every validation anew: kept, the rays of
         each would be six numbers per voxel and view.
         """
-        geometries = standard_geometries(self.system.views, num_views)
         for body in self._held_out():
-            yield self.target(body), self._standard_views(body, geometries)
+            yield self.target(body), self._standard_views(body, num_views)
 
     def _held_out(self) -> Iterator[Body]:
         """This process's share of the val split, as stored, one at a time."""
         for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
             yield self.scans.read(case.id, keep=False)
 
-    def _standard_views(self, body: Body, geometries: list[ViewGeometry]) -> ViewBatch:
-        images, views = project_body(body, geometries)
+    def _standard_views(self, body: Body, num_views: int) -> ViewBatch:
+        images, views = project_body(body, standard_geometries(self.system.views, num_views))
         return self._moved(view_batch([images], [views], [body], [True], self.system.grid))
 
     def _moved(self, batch: ViewBatch) -> ViewBatch:
