@@ -129,9 +129,14 @@ class TrainingSource:
         """
         return self.processes.gathered(values)
 
+    def held_out(self) -> Iterator[Body]:
+        """This process's share of the val split as stored, one case after the other."""
+        for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
+            yield self.scans.read(case.id, keep=False)
+
     def validation_targets(self) -> Iterator[Float[Tensor, "1 1 depth height width"]]:
         """This process's share of the val split as `validation` has it, without views."""
-        for body in self._held_out():
+        for body in self.held_out():
             yield self.target(body)
 
     def validation(self, num_views: int = 2) -> Iterator[tuple[Tensor, ViewBatch]]:
@@ -140,13 +145,8 @@ class TrainingSource:
         Cases are read and projected one at a time, in every validation anew: kept, the rays of
         each would be six numbers per voxel and view.
         """
-        for body in self._held_out():
+        for body in self.held_out():
             yield self.target(body), self._standard_views(body, num_views)
-
-    def _held_out(self) -> Iterator[Body]:
-        """This process's share of the val split, as stored, one at a time."""
-        for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
-            yield self.scans.read(case.id, keep=False)
 
     def _standard_views(self, body: Body, num_views: int) -> ViewBatch:
         images, views = project_body(body, standard_geometries(self.system.views, num_views))
