@@ -79,7 +79,7 @@ def test_no_stage_keeps_the_cases_it_has_validated(
     def counting(*args):
         alive.append([one() is not None for one in made].count(True))
         batch = view_batch(*args)
-        made.append(weakref.ref(batch.rays))
+        made.append(weakref.ref(batch.rays.position))
         return batch
 
     monkeypatch.setattr(source_module, "view_batch", counting)
