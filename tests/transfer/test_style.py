@@ -13,8 +13,9 @@ from fewview.bundle import load_model, load_style
 from fewview.data.phantom import phantom
 from fewview.reconstruct import reconstruct
 from fewview.training import train
-from fewview.training.config import StyleRun, StyleStage, load_run
+from fewview.training.config import load_run
 from fewview.training.style import augmented, frontal_pictures, least_squares, redisplayed
+from fewview.training.style_config import StyleRun, StyleStage
 from fewview.transfer.style import (
     Generator,
     GeneratorConfig,

@@ -15,10 +15,10 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from fewview.system import ViewRange
-from fewview.training.config import StyleRun, StyleStage
 from fewview.training.examples import Body, generator_of, uniform
 from fewview.training.loop import Report, Stage, fit
 from fewview.training.source import TrainingSource
+from fewview.training.style_config import StyleRun, StyleStage
 from fewview.training.views import draw_geometries, project_body, standard_geometries
 from fewview.transfer.style import Patches, StyleNetworks, standardized
 from fewview.xray.cleaning import continued
