@@ -125,8 +125,10 @@ def train_style(
     }
     modules = nn.ModuleDict({**networks.modules(), **patches})
     standard = standard_geometries(run.system.views, 1)
-    val = [source.scans.read(case.id) for case in source.store.of_split("val")]
-    validation = [standardized(drr_pictures(body, standard)).to(source.device) for body in val]
+    validation = [
+        standardized(drr_pictures(source.scans.read(case.id), standard)).to(source.device)
+        for case in source.store.of_split("val")
+    ]
     pool = drr_pool(run.system.views, source, seed)
 
     def drawn(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
