@@ -24,7 +24,7 @@ from fewview.experiment.cost import count_flop
 from fewview.models.discriminator import PatchDiscriminator
 from fewview.models.lifting import RayGrid
 from fewview.models.replication import RayAxis
-from fewview.sampling import EncodedViews, condition_of, lost_in_coding, sample_latents
+from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, build_networks
 from fewview.training.config import RunConfig, load_run
 
@@ -62,8 +62,8 @@ class Case:
     latent: Tensor
 
 
-def case_of(run: RunConfig) -> Case:
-    """A system of a config with two views and one sample, on the meta device."""
+def case_of(run: RunConfig, num_views: int = 2) -> Case:
+    """A system of a config with one sample, on the meta device."""
     system = run.system
     size, pixels = system.grid.size, system.views.num_pixels
     low = size // system.autoencoder.reduction
@@ -71,9 +71,10 @@ def case_of(run: RunConfig) -> Case:
         return Case(
             run,
             build_networks(system),
-            images=torch.empty(1, 2, 2, pixels, pixels),
+            images=torch.empty(1, num_views, 2, pixels, pixels),
             rays=RayGrid(
-                torch.empty(1, 2, size, size, size, 2), torch.empty(1, 2, 4, size, size, size)
+                torch.empty(1, num_views, size, size, size, 2),
+                torch.empty(1, num_views, 4, size, size, size),
             ),
             volume=torch.empty(1, 1, size, size, size),
             latent=torch.empty(1, system.autoencoder.latent_channels, low, low, low),
@@ -83,26 +84,36 @@ def case_of(run: RunConfig) -> Case:
 def gflop(run: Callable[[], object]) -> float:
     """Counted work, with the axes given that cannot be read from rays without values."""
     axes = [RayAxis(1, True), RayAxis(2, False)]
-    with patch("fewview.models.replication.ray_axes", return_value=axes), torch.no_grad():
+
+    def known(rays: RayGrid) -> list[RayAxis]:
+        return axes[: rays.ray.shape[1]]
+
+    with patch("fewview.models.replication.ray_axes", known), torch.no_grad():
         return (count_flop(run) or 0.0) / 1e9
 
 
-def _compression(case: Case) -> None:
+def compression(case: Case) -> None:
+    """Forward passes of a step of stage 1."""
     networks, stage = case.networks, case.run.training.autoencoder
     networks.autoencoder.decode(networks.autoencoder.encode(case.volume).mean)
     if stage.discriminator_weight > 0.0:
         with torch.device("meta"):
             discriminator = PatchDiscriminator(stage.discriminator, 1)
+            of_slices = PatchDiscriminator(stage.discriminator, 1, dims=2)
         for _ in ("fooling", "true", "made"):
             discriminator(case.volume)
+            if stage.slice_discriminator:
+                of_slices(case.volume[:, :, 0])
 
 
-def _alignment(case: Case) -> None:
+def alignment(case: Case) -> None:
+    """Forward passes of a step of stage 2."""
     encoding = case.networks.view_encoder(case.images, case.rays)
     case.networks.projector(encoding.condition)
 
 
-def _denoising(case: Case, condition: Tensor) -> None:
+def denoising(case: Case, condition: Tensor) -> None:
+    """Forward pass of a step of stage 3."""
     denoising_loss(
         case.networks.denoiser,
         Schedule(case.run.system.noise),
@@ -117,27 +128,26 @@ def _encoded(case: Case) -> EncodedViews:
     return condition_of(case.run.system, case.networks, case.images, case.rays)
 
 
-def _inference(case: Case, nfe: int) -> None:
+def inference(case: Case, nfe: int) -> None:
+    """Views to a volume in `nfe` calls of the denoiser."""
     system, networks, encoded = case.run.system, case.networks, _encoded(case)
     latent = sample_latents(system, networks, encoded, case.latent, nfe=nfe)
     networks.autoencoder.decode(latent)
-    lost_in_coding(system, networks, encoded)
 
 
 def work(run: RunConfig) -> dict[str, float]:
     """GFLOP of each stage's step and of inference, by name; the decoder's beside them."""
     case = case_of(run)
-    low, latent = case.latent.shape[2], case.latent.shape[1]
-    told = case.networks.denoiser.start.in_channels - latent
-    kept = case.latent.new_empty(1, told, low, low, low)
+    low = case.latent.shape[2]
+    kept = case.latent.new_empty(1, run.system.told_channels, low, low, low)
     found = {
-        "stage 1 step": gflop(lambda: _compression(case)),
-        "stage 2 step": gflop(lambda: _alignment(case)),
-        "stage 3 step, fresh views": gflop(lambda: _denoising(case, _encoded(case).condition)),
-        "stage 3 step, fixed views": gflop(lambda: _denoising(case, kept)),
+        "stage 1 step": gflop(lambda: compression(case)),
+        "stage 2 step": gflop(lambda: alignment(case)),
+        "stage 3 step, fresh views": gflop(lambda: denoising(case, _encoded(case).condition)),
+        "stage 3 step, fixed views": gflop(lambda: denoising(case, kept)),
         "decoder": gflop(lambda: case.networks.autoencoder.decode(case.latent)),
     }
-    one, two = gflop(lambda: _inference(case, 1)), gflop(lambda: _inference(case, 2))
+    one, two = gflop(lambda: inference(case, 1)), gflop(lambda: inference(case, 2))
     for nfe in (10, 20, 50):  # every call of the denoiser is like the other
         found[f"inference, {nfe} steps"] = one + (nfe - 1) * (two - one)
     return found

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,19 @@ def methods(truth: Volume, views: Views, bundle: Bundle) -> dict[str, Callable[[
         return lambda: make_consistent(run(), views, num_steps=num_steps)
 
     nfe, steps = bundle.config.sampler.nfe, bundle.config.consistency_steps
+    plain = replace(bundle, config=replace(bundle.config, head="estimate"))
     return {
         "mean volume": lambda: mean_volume(grid, views.isocenter_mm),
         "FDK": lambda: fdk(views, grid),
         "SIRT": lambda: sirt(views, grid),
-        "coarse head": model(0, 1),
+        "CT estimate": lambda: (
+            reconstruct(views, model=plain, nfe=0, samples=1, consistency=False).volume
+        ),
+        "head": model(0, 1),
         "one sample": model(nfe, 1),
         "mean of eight": model(nfe, 8),
-        "coarse head, consistent": consistent(model(0, 1), steps),
-        "coarse head, 10 consistency steps": consistent(model(0, 1), 10),
+        "head, consistent": consistent(model(0, 1), steps),
+        "head, 10 consistency steps": consistent(model(0, 1), 10),
         "one sample, 10 consistency steps": consistent(model(nfe, 1), 10),
         "autoencoder ceiling": lambda: autoencoded(truth, grid, bundle),
         "truth on the model grid": lambda: resample(truth, grid),

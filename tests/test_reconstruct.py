@@ -19,6 +19,20 @@ def bundle(tiny_run):
     return load_bundle(tiny_run / "model")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("lean", [False, True])
+def test_a_coded_head_is_the_estimate_through_the_autoencoder(bundle, lean):
+    changes = {"diffusion_target": "latent", "condition": "views"} if lean else {}
+    plain = replace(bundle, config=replace(bundle.config, consistency_steps=0, **changes))
+    coded = replace(plain, config=replace(plain.config, head="coded"))
+    views = ball_views(0.0, 90.0)
+    estimate = reconstruct(views, model=plain, nfe=0).volume
+    found = reconstruct(views, model=coded, nfe=0).volume
+    expected = plain.autoencode(torch.from_numpy(estimate.hu)[None, None])[0, 0]
+    assert np.abs(found.hu - estimate.hu).max() > 1.0
+    np.testing.assert_allclose(found.hu, expected.numpy(), atol=25.0)  # bfloat16 of 2500 HU
+
+
 def ball_views(*angles: float, size: int = 64):
     axis = np.linspace(-190.0, 190.0, 20)
     distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)

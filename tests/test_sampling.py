@@ -1,13 +1,15 @@
 """From encoded views to latents: what is sampled, and what is added to it."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
 from fewview import config
-from fewview.diffusion.noise import Schedule, per_volume
+from fewview.diffusion.noise import Schedule, own_estimate, per_volume
 from fewview.models.lifting import RayGrid
+from fewview.models.unet import UnetDenoiserConfig
 from fewview.sampling import condition_of, sample_latents
 from fewview.system import Networks, build_networks
 from fewview.training.config import RunConfig
@@ -129,3 +131,53 @@ def test_the_detail_is_there_also_where_no_estimate_is_needed(system):
 def test_a_system_that_needs_an_estimate_it_does_not_make_is_refused(system, changes):
     with pytest.raises(ValueError, match="without an estimate"):
         replace(system, **{"sampler": replace(system.sampler, num_samples=0), **changes})
+
+
+@torch.no_grad()
+def test_guidance_goes_beyond_the_condition_and_costs_two_calls_per_step(system):
+    sampler = replace(system.sampler, guidance=3.0, nfe=8)
+    guided = replace(system, sampler=sampler, diffusion_target="latent")
+    networks, calls = networks_that_sample(0.0, system), []
+    schedule = Schedule(system.noise)
+
+    def denoiser(noisy, time, condition):
+        """Knows the clean latent to be 0.5 if it is told anything, and 0.2 if not."""
+        calls.append(condition)
+        value = 0.5 if condition.any() else 0.2
+        alpha, sigma = (per_volume(share, noisy) for share in schedule.alpha_sigma(time))
+        return alpha * (noisy - alpha * value) / sigma - sigma * value
+
+    networks.denoiser = denoiser
+    encoded = encoded_views(guided, networks)
+    latent = sample_latents(guided, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=8)
+    assert len(calls) == 8
+    expected = (0.2 + 3.0 * (0.5 - 0.2)) / networks.latent_scale
+    torch.testing.assert_close(latent, torch.full_like(latent, expected), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="even"):
+        sample_latents(guided, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=5)
+
+
+@torch.no_grad()
+def test_each_call_is_shown_the_clean_estimate_of_the_one_before(system):
+    unet = UnetDenoiserConfig(
+        kind="unet",
+        width=8,
+        multipliers=(1, 2),
+        num_blocks=1,
+        attention_levels=(1,),
+        self_conditioning=True,
+    )
+    system = replace(system, denoiser=unet, diffusion_target="latent")
+    networks, seen = build_networks(system), []
+
+    def denoiser(noisy, time, condition, *previous):
+        output = 0.3 * noisy
+        seen.append((previous, own_estimate(Schedule(system.noise), output, noisy, time)))
+        return output
+
+    networks.denoiser = denoiser
+    encoded = encoded_views(system, networks)
+    sample_latents(system, networks, encoded, torch.randn(1, 2, 4, 4, 4), nfe=3)
+    assert [len(previous) for previous, _ in seen] == [0, 1, 1]
+    for (_, made), (shown, _) in itertools.pairwise(seen):
+        assert torch.equal(shown[0], made)

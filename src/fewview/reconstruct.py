@@ -137,6 +137,14 @@ def network_inputs(
     return images, ray_grid(cameras, center, bundle.config.grid)
 
 
+def _head(bundle: Bundle, encoded: EncodedViews) -> Float[Tensor, "1 1 depth height width"]:
+    """The deterministic head's volume in [-1, 1]: the CT estimate, as it is or coded."""
+    if bundle.config.head == "estimate":
+        return encoded.estimate
+    with torch.autocast(bundle.device.type, torch.bfloat16):
+        return bundle.networks.autoencoder.decode(encoded.coarse)
+
+
 @torch.no_grad()
 def _decoded(
     bundle: Bundle, encoded: EncodedViews, *, nfe: int, count: int, seed: int
@@ -144,7 +152,7 @@ def _decoded(
     """HU volumes of the deterministic head or of each sample."""
     grid = bundle.config.grid
     if nfe == 0:
-        return [grid.to_hu(encoded.estimate[0, 0]).cpu()]
+        return [grid.to_hu(_head(bundle, encoded)[0, 0]).cpu()]
     generator = torch.Generator().manual_seed(seed)
     volumes = []
     for _ in range(count):  # one by one: memory does not grow with the number of samples

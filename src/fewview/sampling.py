@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewview.diffusion.noise import Schedule
+from fewview.diffusion.noise import Schedule, own_estimate
 from fewview.diffusion.sampler import sample
 from fewview.models.lifting import RayGrid
 from fewview.system import Networks, SystemConfig
@@ -47,7 +47,8 @@ def condition_of(
     detailed = system.view_encoder.detail_channels > 0
     needed = system.stands_on_estimate or detailed or for_head
     encoding = networks.view_encoder(images, rays, with_estimate=needed)
-    if not system.stands_on_estimate:
+    coded = for_head and system.head == "coded"
+    if not system.stands_on_estimate and not coded:
         condition = torch.cat([encoding.condition, encoding.detail], dim=1)
         size = (len(images), system.autoencoder.latent_channels, *condition.shape[2:])
         return EncodedViews(condition, condition.new_zeros(size), encoding.estimate)
@@ -65,13 +66,39 @@ def sample_latents(
     *,
     nfe: int,
 ) -> Float[Tensor, "batch latent depth height width"]:
-    """Latents from noise; encoded views of batch 1 serve any number of noises."""
+    """Latents from noise; encoded views of batch 1 serve any number of noises.
+
+    Args:
+        system: The system.
+        networks: Its networks.
+        encoded: What the denoiser is told.
+        noise: Where sampling starts.
+        nfe: Calls of the denoiser; with guidance half as many steps.
+
+    Raises:
+        ValueError: If an odd number of calls is to be guided.
+
+    References:
+        Guidance: Ho and Salimans (2022), equation 6, with 1 + w = `guidance`.
+    """
     condition = encoded.condition.expand(len(noise), -1, -1, -1, -1)
+    schedule, guidance = Schedule(system.noise), system.sampler.guidance
+    guided = guidance != 1.0
+    if guided and nfe % 2:
+        raise ValueError(f"guidance calls the denoiser twice per step: nfe must be even, got {nfe}")
+    shown: tuple[Tensor, ...] = ()  # the last clean estimate, where the denoiser takes one
 
     def predict(noisy: Tensor, time: Tensor) -> Tensor:
-        prediction: Tensor = networks.denoiser(noisy, time, condition)
+        nonlocal shown
+        prediction: Tensor = networks.denoiser(noisy, time, condition, *shown)
+        if guided:
+            without = networks.denoiser(noisy, time, torch.zeros_like(condition), *shown)
+            prediction = without + guidance * (prediction - without)
+        if system.self_conditioning:
+            shown = (own_estimate(schedule, prediction, noisy, time),)
         return prediction
 
-    sampled = sample(system.sampler, predict, Schedule(system.noise), noise, nfe=nfe)
+    steps = nfe // 2 if guided else nfe
+    sampled = sample(system.sampler, predict, schedule, noise, nfe=steps)
     sampled = sampled / networks.latent_scale
     return encoded.coarse + sampled if system.diffusion_target == "residual" else sampled

@@ -19,15 +19,18 @@ from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
 from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.lifting import RayGrid
+from fewview.models.progressive_encoder import ProgressiveEncoder, ProgressiveEncoderConfig
 from fewview.models.projector import Projector
+from fewview.models.pseudo_unet import PseudoUnetConfig, PseudoUnetDenoiser
 from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
 from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
+from fewview.models.vq_autoencoder import VqAutoencoder, VqAutoencoderConfig
 from fewview.xray.geometry import Cameras, project_points
 
-AnyAutoencoder = Autoencoder | LdmAutoencoder
-AnyViewEncoder = ViewEncoder | ReplicateEncoder
-AnyDenoiser = Denoiser | UnetDenoiser
+AnyAutoencoder = Autoencoder | LdmAutoencoder | VqAutoencoder
+AnyViewEncoder = ViewEncoder | ReplicateEncoder | ProgressiveEncoder
+AnyDenoiser = Denoiser | UnetDenoiser | PseudoUnetDenoiser
 
 LINE_INTEGRAL_SCALE = 4.0  # about the mean behind a chest (200 mm of water); images become -1 to 1
 
@@ -129,14 +132,15 @@ class SystemConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     views: ViewRange = field(default_factory=ViewRange)
     autoencoder: Annotated[
-        AutoencoderConfig | LdmAutoencoderConfig, Field(discriminator="kind")
+        AutoencoderConfig | LdmAutoencoderConfig | VqAutoencoderConfig, Field(discriminator="kind")
     ] = field(default_factory=AutoencoderConfig)
     view_encoder: Annotated[
-        ViewEncoderConfig | ReplicateEncoderConfig, Field(discriminator="kind")
+        ViewEncoderConfig | ReplicateEncoderConfig | ProgressiveEncoderConfig,
+        Field(discriminator="kind"),
     ] = field(default_factory=ViewEncoderConfig)
-    denoiser: Annotated[DenoiserConfig | UnetDenoiserConfig, Field(discriminator="kind")] = field(
-        default_factory=DenoiserConfig
-    )
+    denoiser: Annotated[
+        DenoiserConfig | UnetDenoiserConfig | PseudoUnetConfig, Field(discriminator="kind")
+    ] = field(default_factory=DenoiserConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
@@ -152,12 +156,17 @@ class SystemConfig:
     """Whether the view encoder is trained to estimate the CT; a plain latent diffusion model has
     no estimate, and so no deterministic head."""
 
+    head: Literal["estimate", "coded"] = "estimate"
+    """What the deterministic head returns: the CT estimate, or the estimate coded and decoded by
+    the autoencoder, which knows how a CT looks."""
+
     consistency_steps: int = 0
     """Projection consistency steps after decoding, 0 for none."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit, or need an estimate that the system does not make."""
         self._check_sizes()
+        self._check_codebook()
         needy = self.stands_on_estimate or self.view_encoder.detail_channels
         if not self.estimate and needy:
             raise ValueError(
@@ -182,6 +191,47 @@ class SystemConfig:
                 f"{reduction} and the denoiser by {self.denoiser.coarsest} more; got "
                 f"{self.grid.size}"
             )
+        block = self.denoiser.block if isinstance(self.denoiser, UnetDenoiserConfig) else 1
+        if self.grid.size // reduction % block:
+            raise ValueError(
+                f"denoiser.prior_block {block} must divide the latent's "
+                f"{self.grid.size // reduction} voxels a side"
+            )
+
+    def _check_codebook(self) -> None:
+        """Refuse to share a codebook that is not there or does not fit."""
+        encoder = self.view_encoder
+        if not isinstance(encoder, ProgressiveEncoderConfig) or encoder.codebook != "shared":
+            return
+        if not isinstance(self.autoencoder, VqAutoencoderConfig):
+            raise ValueError(
+                'view_encoder.codebook = "shared" needs an autoencoder of kind "vq", whose '
+                "codebook it is"
+            )
+        if encoder.condition_channels != self.autoencoder.latent_channels:
+            raise ValueError(
+                f"a shared codebook needs as many condition_channels (view_encoder) as "
+                f"latent_channels (autoencoder), got {encoder.condition_channels} and "
+                f"{self.autoencoder.latent_channels}"
+            )
+
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the denoiser is shown its last clean estimate."""
+        return isinstance(self.denoiser, UnetDenoiserConfig) and self.denoiser.self_conditioning
+
+    @property
+    def estimate_is_of_condition(self) -> bool:
+        """Whether the CT estimate is decoded from the condition, and so trains it."""
+        return isinstance(self.view_encoder, ProgressiveEncoderConfig)
+
+    @property
+    def told_channels(self) -> int:
+        """Channels that the denoiser is told beside the noisy latent."""
+        latent = self.autoencoder.latent_channels
+        condition = self.view_encoder.condition_channels
+        told = {"both": condition + latent, "views": condition, "coarse": latent}[self.condition]
+        return told + self.view_encoder.detail_channels
 
     @property
     def stands_on_estimate(self) -> bool:
@@ -219,14 +269,12 @@ class Networks:
 def build_networks(config: SystemConfig) -> Networks:
     """Fresh networks of a system; the denoiser is told `config.condition`."""
     latent = config.autoencoder.latent_channels
-    condition = config.view_encoder.condition_channels
-    told = {"both": condition + latent, "views": condition, "coarse": latent}[config.condition]
-    told += config.view_encoder.detail_channels
+    autoencoder = _autoencoder(config)
     return Networks(
-        autoencoder=_autoencoder(config),
-        view_encoder=_view_encoder(config),
-        projector=Projector(condition, latent),
-        denoiser=_denoiser(config, latent, told),
+        autoencoder=autoencoder,
+        view_encoder=_view_encoder(config, autoencoder),
+        projector=Projector(config.view_encoder.condition_channels, latent),
+        denoiser=_denoiser(config, latent, config.told_channels),
     )
 
 
@@ -236,14 +284,19 @@ def _autoencoder(config: SystemConfig) -> AnyAutoencoder:
             return Autoencoder(chosen)
         case LdmAutoencoderConfig() as chosen:
             return LdmAutoencoder(chosen)
+        case VqAutoencoderConfig() as chosen:
+            return VqAutoencoder(chosen)
 
 
-def _view_encoder(config: SystemConfig) -> AnyViewEncoder:
+def _view_encoder(config: SystemConfig, autoencoder: AnyAutoencoder) -> AnyViewEncoder:
     match config.view_encoder:
         case ViewEncoderConfig() as chosen:
             return ViewEncoder(chosen)
         case ReplicateEncoderConfig() as chosen:
             return ReplicateEncoder(chosen, config.grid.size)
+        case ProgressiveEncoderConfig() as chosen:
+            shared = autoencoder.codebook if isinstance(autoencoder, VqAutoencoder) else None
+            return ProgressiveEncoder(chosen, config.grid.size, shared)
 
 
 def _denoiser(config: SystemConfig, latent: int, told: int) -> AnyDenoiser:
@@ -252,6 +305,8 @@ def _denoiser(config: SystemConfig, latent: int, told: int) -> AnyDenoiser:
             return Denoiser(chosen, latent_channels=latent, condition_channels=told)
         case UnetDenoiserConfig() as chosen:
             return UnetDenoiser(chosen, latent_channels=latent, condition_channels=told)
+        case PseudoUnetConfig() as chosen:
+            return PseudoUnetDenoiser(chosen, latent_channels=latent, condition_channels=told)
 
 
 def network_images(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fewview.diffusion.loss import denoising_loss, stratified_times
-from fewview.diffusion.noise import NoiseConfig, Schedule, per_volume
+from fewview.diffusion.loss import denoising_loss, dropped, self_conditioned, stratified_times
+from fewview.diffusion.noise import NoiseConfig, Schedule, own_estimate, per_volume
 from fewview.diffusion.sampler import SamplerConfig, ddim, dpmpp_2m, sample
 
 MEAN, STD = 0.3, 0.5
@@ -104,9 +104,44 @@ def test_the_loss_is_the_error_that_was_asked_for(error, expected):
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_network_is_shown_its_own_clean_estimate_which_has_no_gradient():
+    schedule, seen = Schedule(NoiseConfig()), []
+    weight = torch.tensor(0.5, requires_grad=True)
+
+    def network(noisy, time, condition, previous):
+        seen.append(previous)
+        return weight * noisy
+
+    time = torch.tensor([0.2, 0.9])
+    output = self_conditioned(network, schedule)(noise(2), time, noise(2))
+    assert seen[0] is None
+    assert not seen[1].requires_grad
+    torch.testing.assert_close(seen[1], own_estimate(schedule, output, noise(2), time).detach())
+    output.sum().backward()
+    torch.testing.assert_close(weight.grad, noise(2).sum())
+
+
+def test_an_estimate_from_nearly_pure_noise_stays_in_range():
+    schedule = Schedule(NoiseConfig(prediction="epsilon"))
+    shown = own_estimate(schedule, torch.zeros_like(noise(1)), noise(1), torch.ones(1))
+    assert shown.abs().max() == 5.0
+
+
+def test_a_dropped_condition_is_zeros_and_the_others_stay():
+    condition = dropped(noise(2), torch.tensor([True, False]))
+    assert not condition[0].any()
+    assert torch.equal(condition[1], noise(2)[1])
+
+
 def test_times_of_a_batch_are_spread_over_the_whole_range():
     times = stratified_times(8, torch.Generator().manual_seed(3))
     assert sorted((times * 8).floor().clamp(max=7).int().tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize(("guidance", "nfe", "message"), [(2.0, 7, "even"), (-1.0, 8, "0 or more")])
+def test_guidance_that_cannot_be_is_refused(guidance, nfe, message):
+    with pytest.raises(ValueError, match=message):
+        SamplerConfig(guidance=guidance, nfe=nfe)
 
 
 def test_a_schedule_that_grows_down_is_refused():

@@ -15,6 +15,7 @@ from fewview.training.conditions import cached_conditions
 from fewview.training.config import RunConfig, load_run
 from fewview.training.examples import ScanCache
 from fewview.training.latents import Latents
+from fewview.training.processes import join
 from fewview.training.source import TrainingSource
 from fewview.xray.views import read_views
 
@@ -86,7 +87,7 @@ def encodings(monkeypatch):
 def source_of(path, store) -> TrainingSource:
     run = config.load(path, RunConfig)
     opened = open_store(store)
-    return TrainingSource(run.system, run.training, opened, ScanCache(opened))
+    return TrainingSource(run.system, run.training, opened, ScanCache(opened), join("cpu"))
 
 
 def test_the_papers_system_trains_and_reconstructs_with_and_without_sampling(
@@ -129,7 +130,7 @@ def test_kept_conditions_are_those_of_the_copies_own_views(fixed_config, tiny_st
     others = build_networks(source.system)
     again = cached_conditions(path, source.system, others, latents, source)  # read, not made
     assert torch.equal(again.condition, made.condition)
-    views = source.views([source.body(latents.keys[2])], 35, 2)
+    views = source.views([source.body(latents.keys[2])], range(1), 35, 2)
     with torch.no_grad():
         fresh = networks.view_encoder(views.images, views.rays).condition
     torch.testing.assert_close(made.of([2], "cpu").condition, fresh, atol=2e-3, rtol=2e-3)

@@ -10,12 +10,15 @@ from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
 from fewview.system import build_networks
 from fewview.training import train
+from fewview.training.autoencoder import _restoration
 from fewview.training.compression import (
     adaptive_weight,
     feature_distance,
     frequency_bands,
     hinge_losses,
+    random_plane,
     sharpness_error,
+    slabs,
 )
 from fewview.training.config import AutoencoderStage, load_run
 
@@ -43,6 +46,32 @@ def wave(cycles: int, axis: int, size: int = 16) -> torch.Tensor:
     return values.reshape(shape).expand(1, 1, size, size, size)
 
 
+def test_a_slab_is_cut_across_each_volumes_own_axis_and_ends_at_the_last_slice():
+    volume = torch.randn(2, 1, 8, 8, 8)
+    cut = slabs(volume, [(1, 3), (2, 7)], 4)
+    torch.testing.assert_close(cut[0, 0], volume[0, 0, :, 3:7].movedim(1, 0))
+    torch.testing.assert_close(cut[1, 0], volume[1, 0, :, :, 4:].movedim(2, 0))
+
+
+def test_the_perceptual_distance_of_a_slab_sees_the_slab_alone():
+    config = AutoencoderStage(num_steps=1, slab_perceptual_weight=1.0)
+    target = torch.rand(1, 1, 16, 16, 16)
+    restored = target.clone()
+    restored[:, :, :, :8] = 0.0
+    seen = [
+        _restoration(config, RandomFeatures(), restored, target, [plane])[1]["slab_perceptual"]
+        for plane in ((1, 8), (1, 0), (0, 8))
+    ]
+    assert seen[0] == 0.0
+    assert min(seen[1:]) > 0.01
+
+
+def test_planes_lie_across_all_axes_and_anywhere():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_plane(4, generator) for _ in range(200)]
+    assert set(drawn) == {(axis, index) for axis in range(3) for index in range(4)}
+
+
 @pytest.mark.parametrize("axis", [2, 3, 4])
 def test_a_wave_is_in_one_band_whatever_its_axis(axis):
     slow, fast = wave(2, axis), wave(4, axis)  # 0.125 and 0.25 cycles per voxel
@@ -64,11 +93,17 @@ def test_the_bands_of_an_odd_grid_add_up_to_the_volume():
 
 
 def test_sharpness_asks_for_detail_as_strong_as_the_truths_and_not_for_its_place():
-    board = wave(8, 2) * wave(8, 3) * wave(8, 4)  # a checkerboard
-    smooth = torch.zeros_like(board)
-    assert sharpness_error(-board, board) < 1e-6
+    detail = wave(4, 2)  # four voxels long: the blur leaves a half, the mean over five -0.2
+    smooth = torch.zeros_like(detail)
+    assert sharpness_error(-detail, detail) < 1e-6
     assert sharpness_error(smooth + 0.3, smooth) < 1e-6
-    assert sharpness_error(0.5 * board, board) == pytest.approx(0.5 * (1 + 1 / 27), rel=0.1)
+    wanted = 0.5 * 0.7 / 2**0.5
+    assert sharpness_error(0.5 * detail, detail) == pytest.approx(wanted, rel=0.1)
+
+
+def test_stripes_from_voxel_to_voxel_are_no_detail():
+    stripes = wave(8, 3)
+    assert sharpness_error(stripes, torch.zeros_like(stripes)) < 0.2 * stripes.std()
 
 
 def test_sharpness_of_a_smooth_volume_has_a_gradient_that_is_finite():

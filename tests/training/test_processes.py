@@ -39,6 +39,13 @@ def one_of(count: int, rank: int = 0) -> Processes:
     return Processes(SimpleNamespace(global_rank=rank, world_size=count))
 
 
+WHOLE_BATCH = {
+    "autoencoder": "discriminator_weight = 0.5\ndiscriminator_start = 2\n",
+    "alignment": "contrast_weight = 1.0\nlocal_weight = 1.0\nqueue_size = 4\nlevels = 2\n",
+}
+SMALL = "[training.autoencoder.discriminator]\nwidth = 4\nnum_strided = 1\n"
+
+
 def run(words: list[object], **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command that starts processes of one thread each."""
     return subprocess.run(
@@ -73,11 +80,12 @@ def farthest(first: Path, second: Path, start: str = "module.") -> float:
 
 @pytest.fixture(scope="module")
 def contrast_config(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny system; the contrast counts, so that wrong gradients of it would show."""
+    """The tiny system with all that a whole batch decides, so that a wrong share of it shows."""
     path = tmp_path_factory.mktemp("contrast") / "tiny.toml"
     text = (tiny_run.parent / "tiny.toml").read_text()
-    line = "[training.alignment]\n"
-    path.write_text(text.replace(line, f"{line}contrast_weight = 1.0\n"))
+    for stage, lines in WHOLE_BATCH.items():
+        text = text.replace(f"[training.{stage}]\n", f"[training.{stage}]\n{lines}")
+    path.write_text(text.replace("[training.alignment]", SMALL + "[training.alignment]"))
     return path
 
 

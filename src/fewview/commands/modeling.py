@@ -58,7 +58,8 @@ def reconstruct(
     out: Annotated[str, typer.Option("--out", help="CT to write: .nii.gz, .nrrd, .mha, or DIR/.")],
     model: Annotated[str, typer.Option(help="Bundled name or model folder.")] = "fewview-64",
     nfe: Annotated[
-        int | None, typer.Option(min=0, help="Denoiser calls; 0 takes the coarse head alone.")
+        int | None,
+        typer.Option(min=0, help="Denoiser calls; 0 takes the head, without sampling."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples to average.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,

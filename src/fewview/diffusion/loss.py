@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewview.diffusion.noise import Schedule, per_volume
+from fewview.diffusion.noise import Schedule, own_estimate, per_volume
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy latent, time, condition) to the prediction."""
@@ -36,6 +36,36 @@ def denoising_loss(
     target = noise if schedule.prediction == "epsilon" else alpha * noise - sigma * latent
     difference = network(noisy, time, condition) - target
     return difference.abs().mean() if error == "l1" else difference.square().mean()
+
+
+def self_conditioned(network: Callable[..., Tensor], schedule: Schedule) -> Network:
+    """A network that is shown its own clean estimate, made by a first call without gradient.
+
+    For half of the training steps; in the others the network sees zeros.
+
+    Args:
+        network: (noisy latent, time, condition, last clean estimate or none) to the prediction.
+        schedule: Tells the clean estimate of a prediction.
+
+    References:
+        Chen et al. (2022), Analog Bits, algorithm 1.
+    """
+
+    def predict(noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        with torch.no_grad():
+            first = network(noisy, time, condition, None)
+        return network(noisy, time, condition, own_estimate(schedule, first, noisy, time))
+
+    return predict
+
+
+def dropped(condition: Tensor, drop: Bool[Tensor, " batch"]) -> Tensor:
+    """Conditions of which some are zeros, which stand for none.
+
+    References:
+        Ho and Salimans (2022), classifier-free guidance, algorithm 1.
+    """
+    return condition * per_volume(~drop, condition).to(condition.dtype)
 
 
 def stratified_times(batch: int, generator: torch.Generator) -> Float[Tensor, " batch"]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -113,6 +113,19 @@ class Split:
     noise: Tensor
 
 
-def per_volume(value: Float[Tensor, " batch"], like: Tensor) -> Tensor:
+LARGEST_ESTIMATE = 5.0
+"""In standard deviations of what is sampled: at the noisy end a network that predicts noise says
+little of the clean part, and divides its errors by a small alpha."""
+
+
+def own_estimate(
+    schedule: Schedule, output: Tensor, noisy: Tensor, time: Float[Tensor, " batch"]
+) -> Tensor:
+    """The clean estimate of a network's output, as the network is shown it in its next call."""
+    denoised = schedule.split(output, noisy, time).denoised
+    return denoised.clamp(-LARGEST_ESTIMATE, LARGEST_ESTIMATE)
+
+
+def per_volume(value: Shaped[Tensor, " batch"], like: Tensor) -> Tensor:
     """One value per sample, shaped to multiply a batch of volumes."""
     return value.reshape(-1, *(1,) * (like.ndim - 1))

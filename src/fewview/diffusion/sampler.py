@@ -27,7 +27,12 @@ class SamplerConfig:
     """DDIM (Song et al. 2021) or DPM-Solver++(2M) (Lu et al. 2022)."""
 
     nfe: int = 10
-    """Denoiser calls per sample."""
+    """Denoiser calls per sample; with guidance two per step."""
+
+    guidance: float = 1.0
+    """How far to go from the prediction without condition toward and beyond that with it: 1 is the
+    latter alone, more follows the views more closely. Anything but 1 needs `condition_dropout` in
+    training and calls the denoiser twice per step."""
 
     num_samples: int = 0
     """Samples whose mean is returned when nothing else is asked for; 0 is the deterministic
@@ -35,6 +40,10 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts that cannot be."""
+        if not self.guidance >= 0.0:
+            raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
+        if self.guidance != 1.0 and self.nfe % 2:
+            raise ValueError(f"guidance needs an even nfe, two calls per step; got {self.nfe}")
         if self.nfe < 1 or self.num_samples < 0:
             raise ValueError(
                 f"nfe must be at least 1 and num_samples 0 or more, got {self.nfe} and "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """Sizes of the 3-D patch discriminator."""
+    """Sizes of a patch discriminator."""
 
     width: int = 64
     """Channels of the first convolution; they double up to eight times that."""
@@ -24,7 +24,7 @@ class DiscriminatorConfig:
 
 
 class PatchDiscriminator(nn.Module):
-    """A CT, alone or beside its lifted views, to a logit per patch.
+    """A CT, or a slice of one, alone or beside its lifted views, to a logit per patch.
 
     With three strided layers a patch has 70 voxels along each axis. Instance norm instead of the
     batch norm that CLS-DM has: its batches are small, and what a volume is told must not depend on
@@ -34,11 +34,16 @@ class PatchDiscriminator(nn.Module):
         Isola et al. (2017), section 3.2.2, in 3-D as X2CT-GAN has it (Ying et al. 2019).
     """
 
-    def __init__(self, config: DiscriminatorConfig, in_channels: int) -> None:
-        """Build for volumes of `in_channels`: the CT and what it is conditioned on, if anything."""
+    def __init__(self, config: DiscriminatorConfig, in_channels: int, *, dims: int = 3) -> None:
+        """Build for volumes, or slices (`dims=2`), of `in_channels`.
+
+        The channels are those of the CT and of what it is conditioned on, if anything.
+        """
         super().__init__()
+        conv: type[nn.Conv2d | nn.Conv3d] = nn.Conv2d if dims == 2 else nn.Conv3d
+        norm: type[nn.Module] = nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d
         layers: list[nn.Module] = [
-            nn.Conv3d(in_channels, config.width, 4, stride=2, padding=2),
+            conv(in_channels, config.width, 4, stride=2, padding=2),
             nn.LeakyReLU(0.2),
         ]
         channels = config.width
@@ -46,19 +51,19 @@ class PatchDiscriminator(nn.Module):
             after = config.width * min(2**index, 8)
             stride = 2 if index < config.num_strided else 1
             layers += [
-                nn.Conv3d(channels, after, 4, stride=stride, padding=2, bias=False),
-                nn.InstanceNorm3d(after),
+                conv(channels, after, 4, stride=stride, padding=2, bias=False),
+                norm(after),
                 nn.LeakyReLU(0.2),
             ]
             channels = after
-        layers.append(nn.Conv3d(channels, 1, 4, padding=2))
+        layers.append(conv(channels, 1, 4, padding=2))
         self.layers = nn.Sequential(*layers)
 
     def forward(
         self,
-        volume: Float[Tensor, "batch 1 depth height width"],
-        condition: Float[Tensor, "batch condition depth height width"] | None = None,
-    ) -> Float[Tensor, "batch 1 patch_d patch_h patch_w"]:
+        volume: Float[Tensor, "batch 1 *size"],
+        condition: Float[Tensor, "batch condition *size"] | None = None,
+    ) -> Float[Tensor, "batch 1 *patch"]:
         """Logits, the higher the likelier a true CT."""
         shown = volume if condition is None else torch.cat([volume, condition], dim=1)
         logits: Tensor = self.layers(shown)

@@ -137,6 +137,9 @@ class ReplicateEncoder(nn.Module):
     detail_head = None
     """There is none: `detail_channels` is 0."""
 
+    codebook = None
+    """There is none: the condition is not quantized."""
+
     def __init__(self, config: ReplicateEncoderConfig, size: int) -> None:
         """Build for a model grid of `size` voxels along each axis."""
         super().__init__()

@@ -1,4 +1,4 @@
-"""The denoiser with levels of its own choice: CLS-DM's U-Net, down-sampled along all three axes.
+"""The denoiser with levels of its own choice, down-sampled along all three axes.
 
 It knows tensors at the latent's grid only; schedule, loss and sampling are in `diffusion`.
 """
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewview.models.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal_code
+from fewview.models.prior import CrossAttention, PriorTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,22 @@ class UnetDenoiserConfig:
     head_channels: int = 8
     """Channels of one head of the attention."""
 
+    prior: Literal["concatenation", "cross-attention"] = "concatenation"
+    """How the condition enters: as channels beside the noisy latent (released code of both
+    papers), or as tokens that the levels with attention look up (XctDiff's paper)."""
+
+    prior_block: int = 4
+    """Edge in voxels of the blocks of the condition that become tokens, for cross-attention."""
+
+    self_conditioning: bool = False
+    """Whether the last clean estimate is a further input (Chen et al. 2022)."""
+
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
         if min(self.width, self.num_blocks, self.head_channels, *self.multipliers, 1) < 1:
             raise ValueError("denoiser sizes must be at least 1")
+        if self.prior_block < 1:
+            raise ValueError(f"prior_block must be at least 1, got {self.prior_block}")
         if not self.multipliers:
             raise ValueError("multipliers needs at least one level")
         if not set(self.attention_levels) <= set(range(len(self.multipliers))):
@@ -60,35 +73,48 @@ class UnetDenoiserConfig:
         """Voxels of the latent per voxel of the coarsest features, along one axis."""
         return int(2 ** (len(self.multipliers) - 1))
 
+    @property
+    def block(self) -> int:
+        """The latent's sides must be multiples of it, for tokens; 1 without."""
+        return self.prior_block if self.prior == "cross-attention" else 1
+
 
 class UnetStep(nn.Module):
-    """A residual block, attention if any, and a further block if any."""
+    """A residual block, attention to itself and to tokens if any, and a further block if any."""
 
     def __init__(
-        self, block: ResidualBlock, attention: SelfAttention | None, after: ResidualBlock | None
+        self,
+        block: ResidualBlock,
+        attention: SelfAttention | None,
+        prior: CrossAttention | None,
+        after: ResidualBlock | None,
     ) -> None:
         """Put together what has been built."""
         super().__init__()
-        self.block, self.attention, self.after = block, attention, after
+        self.block, self.attention, self.prior, self.after = block, attention, prior, after
 
-    def forward(self, hidden: Tensor, code: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, code: Tensor, tokens: Tensor | None) -> Tensor:
         """Apply one after the other."""
         hidden = self.block(hidden, code)
         if self.attention is not None:
             hidden = self.attention(hidden)
+        if self.prior is not None:
+            hidden = self.prior(hidden, tokens)
         return hidden if self.after is None else self.after(hidden, code)
 
 
 class UnetDenoiser(nn.Module):
-    """U-Net on the noisy latent beside the condition (concatenated channels).
+    """U-Net on the noisy latent beside the condition, or with attention to it.
 
-    Differs from the published network by halving all three axes (published: the last two, a
+    Differs from CLS-DM's network by halving all three axes (published: the last two, a
     leftover of video code), by one width for all attention heads, by fused attention, and by groups
     of about eight channels that are normalized together instead of a thirty-second of them. The
     number of weights is the same.
 
     References:
         Dhariwal and Nichol (2021), section 3 and appendix: residual resampling, scale-shift norm.
+        Self-conditioning: Chen et al. (2022), Analog Bits, section 3.2. Cross-attention: Rombach
+        et al. (2022), section 3.3.
     """
 
     def __init__(
@@ -99,12 +125,19 @@ class UnetDenoiser(nn.Module):
         self.config = config
         first, code = config.width, 4 * config.width
         self.to_code = nn.Sequential(nn.Linear(first, code), nn.SiLU(), nn.Linear(code, code))
-        self.start = nn.Conv3d(latent_channels + condition_channels, first, 3, padding=1)
+        attends = config.prior == "cross-attention"
+        seen = latent_channels * (2 if config.self_conditioning else 1)
+        seen += 0 if attends else condition_channels
+        self.start = nn.Conv3d(seen, first, 3, padding=1)
+        self.to_tokens = (
+            PriorTokens(condition_channels, code, config.prior_block) if attends else None
+        )
         skips = self._build_down()
         deep = config.width * config.multipliers[-1]
         self.middle = UnetStep(
             ResidualBlock(deep, deep, code=code),
             SelfAttention(deep, deep // config.head_channels),
+            self._prior(deep),
             ResidualBlock(deep, deep, code=code),
         )
         self._build_up(skips)
@@ -118,6 +151,19 @@ class UnetDenoiser(nn.Module):
             return None
         return SelfAttention(width, width // self.config.head_channels)
 
+    def _prior(self, width: int) -> CrossAttention | None:
+        if self.config.prior != "cross-attention":
+            return None
+        heads = width // self.config.head_channels
+        return CrossAttention(width, heads, 4 * self.config.width)
+
+    def _step(
+        self, block: ResidualBlock, level: int, width: int, after: ResidualBlock | None = None
+    ) -> UnetStep:
+        attends = level in self.config.attention_levels
+        prior = self._prior(width) if attends else None
+        return UnetStep(block, self._attention(level, width), prior, after)
+
     def _build_down(self) -> list[int]:
         """Steps on the way down; returns the channels of all that is handed across."""
         config, code = self.config, 4 * self.config.width
@@ -127,12 +173,12 @@ class UnetDenoiser(nn.Module):
             width = config.width * multiplier
             for _ in range(config.num_blocks):
                 block = ResidualBlock(before, width, code=code)
-                steps.append(UnetStep(block, self._attention(level, width), None))
+                steps.append(self._step(block, level, width))
                 before = width
                 skips.append(width)
             if level + 1 < len(config.multipliers):
                 down = ResidualBlock(width, width, code=code, resample=nn.AvgPool3d(2))
-                steps.append(UnetStep(down, None, None))
+                steps.append(UnetStep(down, None, None, None))
                 skips.append(width)
         self.down = nn.ModuleList(steps)
         return skips
@@ -150,7 +196,7 @@ class UnetDenoiser(nn.Module):
                 if level and index == config.num_blocks:
                     nearest = nn.Upsample(scale_factor=2)
                     up = ResidualBlock(width, width, code=code, resample=nearest)
-                steps.append(UnetStep(block, self._attention(level, width), up))
+                steps.append(self._step(block, level, width, up))
                 before = width
         self.up = nn.ModuleList(steps)
 
@@ -159,6 +205,7 @@ class UnetDenoiser(nn.Module):
         noisy: Float[Tensor, "batch latent depth height width"],
         time: Float[Tensor, " batch"],
         condition: Float[Tensor, "batch condition depth height width"],
+        previous: Float[Tensor, "batch latent depth height width"] | None = None,
     ) -> Float[Tensor, "batch latent depth height width"]:
         """Predict what the process asks for (`prediction` in `NoiseConfig`).
 
@@ -166,15 +213,21 @@ class UnetDenoiser(nn.Module):
             noisy: Scaled latent with noise; sides are multiples of the config's `coarsest`.
             time: Time of the process in [0, 1].
             condition: Condition at the latent's grid.
+            previous: The last clean estimate, for a network with self-conditioning; none yet is
+                the same as zeros.
         """
         code = F.silu(self.to_code(sinusoidal_code(1000.0 * time, self.config.width)))
-        hidden = self.start(torch.cat([noisy, condition], dim=1))
+        seen = [noisy]
+        if self.config.self_conditioning:
+            seen.append(torch.zeros_like(noisy) if previous is None else previous)
+        tokens = None if self.to_tokens is None else self.to_tokens(condition)
+        hidden = self.start(torch.cat([*seen, *([condition] if tokens is None else [])], dim=1))
         skips = [hidden]
         for step in self.down:
-            hidden = step(hidden, code)
+            hidden = step(hidden, code, tokens)
             skips.append(hidden)
-        hidden = self.middle(hidden, code)
+        hidden = self.middle(hidden, code, tokens)
         for step in self.up:
-            hidden = step(torch.cat([hidden, skips.pop()], dim=1), code)
+            hidden = step(torch.cat([hidden, skips.pop()], dim=1), code, tokens)
         output: Tensor = self.end(hidden)
         return output.float()

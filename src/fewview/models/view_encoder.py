@@ -105,6 +105,9 @@ class ImageEncoder(nn.Module):
 class ViewEncoder(nn.Module):
     """Views and where each voxel projects in them, to a condition and a CT estimate in [-1, 1]."""
 
+    codebook = None
+    """There is none: the condition is not quantized."""
+
     def __init__(self, config: ViewEncoderConfig) -> None:
         """Build from a config."""
         super().__init__()

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fewview.models.codebook import quantization_loss
 from fewview.models.projector import Projector
 from fewview.system import Networks
 from fewview.training.batches import group_places
+from fewview.training.codes import quantized
 from fewview.training.collapse import Watch, matched_cosine
 from fewview.training.config import AlignmentStage
 from fewview.training.contrast import (
@@ -25,6 +27,7 @@ from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.views import usual_view_count
 
 
 class Pairs(NamedTuple):
@@ -168,9 +171,10 @@ def train_alignment(
     A term without weight is neither computed nor trained.
     """
     view_encoder = networks.view_encoder
+    codebook = view_encoder.codebook
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
-    validation = source.validation()
+    validation = source.validation(usual_view_count(source.system.views))
     true = true_latents(networks, [target for target, _ in validation], source)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 
@@ -192,6 +196,11 @@ def train_alignment(
             losses.append(config.reconstruction_weight * voxel)
             figures["voxel"] = voxel.item()
             figures["train_psnr_db"] = psnr_db(encoding.estimate.detach(), target)
+        if codebook is not None and config.codebook_weight > 0.0:
+            codes, used = quantized(codebook, encoding.condition, config, source, places, 24, step)
+            distance = quantization_loss(encoding.condition, codes)
+            losses.append(config.codebook_weight * distance)
+            figures |= {"quantization": distance.item(), **used}
         if config.contrasts:
             with source.autocast():
                 aligned = contrast.project(encoding.condition)
@@ -214,7 +223,7 @@ def train_alignment(
             if config.reconstructs:
                 scores.append(psnr_db(encoding.estimate, target))
         figures = {"val_psnr_db": scores} if config.reconstructs else {}
-        return figures | (matched_figures(torch.cat(found), true) if found else {})
+        return figures | (matched_figures(found, true) if config.contrasts else {})
 
     stage = Stage(
         name="alignment",
@@ -241,17 +250,18 @@ def true_latents(networks: Networks, targets: list[Tensor], source: TrainingSour
 
 
 def matched_figures(
-    aligned: Float[Tensor, "case latent depth height width"],
+    aligned: list[Float[Tensor, "1 latent depth height width"]],
     latent: Float[Tensor, "case latent depth height width"],
 ) -> dict[str, list[float]]:
     """Of each held-out case the cosine, and whether its CT is the nearest to its views.
 
-    The nearest is sought among the cases given: with several processes, among each one's share.
+    The nearest is sought among the cases given: with several processes, among each one's share,
+    which may be empty.
     """
-    pairs = zip(aligned.split(1), latent.split(1), strict=True)
-    nearest = (flat_unit(aligned) @ flat_unit(latent).T).argmax(dim=1)
-    own = torch.arange(len(aligned), device=nearest.device)
-    return {
-        "val_alignment": [matched_cosine(*pair) for pair in pairs],
-        "val_top1": (nearest == own).float().tolist() if len(aligned) > 1 else [],
-    }
+    nearest: list[float] = []
+    if len(aligned) > 1:
+        cosines = flat_unit(torch.cat(aligned)) @ flat_unit(latent).T
+        own = torch.arange(len(aligned), device=cosines.device)
+        nearest = (cosines.argmax(dim=1) == own).float().tolist()
+    pairs = zip(aligned, latent.split(1), strict=True) if aligned else ()
+    return {"val_alignment": [matched_cosine(*pair) for pair in pairs], "val_top1": nearest}

@@ -3,6 +3,8 @@
 Functions of volumes only; which of them count, and how much, is in `AutoencoderStage`.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,6 +14,10 @@ from torch.func import functional_call
 from fewview.models.random_features import RandomFeatures
 
 Volume = Float[Tensor, "batch 1 depth height width"]
+VolumeOrSlice = Float[Tensor, "batch 1 *size"]
+
+SLAB = 8
+"""Slices of a slab: as many as the three halvings of the features leave one of."""
 
 LARGEST_WEIGHT = 1e4
 SMALLEST_GRADIENT = 1e-4
@@ -50,23 +56,53 @@ def feature_distance(features: RandomFeatures, first: Volume, second: Volume) ->
     return torch.stack(layers).sum()
 
 
+def random_plane(size: int, generator: torch.Generator) -> tuple[int, int]:
+    """An axis of a cube of `size` voxels and an index along it, all equally likely."""
+    axis, index = (int(torch.randint(end, (), generator=generator)) for end in (3, size))
+    return axis, index
+
+
+def slabs(
+    volume: Volume, planes: list[tuple[int, int]], thickness: int
+) -> Float[Tensor, "batch 1 thickness size size"]:
+    """Of each cube some slices from a plane on, across its axis; as many as fit at its end."""
+    cut = [
+        one.narrow(1 + axis, min(index, one.shape[1 + axis] - thickness), thickness).movedim(
+            1 + axis, 1
+        )
+        for one, (axis, index) in zip(volume, planes, strict=True)
+    ]
+    return torch.stack(cut)
+
+
 def sharpness_error(restored: Volume, target: Volume) -> Float[Tensor, ""]:
     """How far the local strength of detail is from the target's, wherever the detail lies.
 
-    Detail is what a 3^3 mean removes; its strength is the root of the mean square over 4^3 voxels.
-    The mean absolute error wants faint detail left out where its place is uncertain; this wants as
-    much of it as there is. Together they ask for the likeliest detail at its full strength.
+    Detail is the band between a blur over three voxels and a mean over five, which leaves out what
+    changes from voxel to voxel: a decoder could otherwise pay with stripes. Its strength is the
+    root of the mean square over 4^3 voxels. The mean absolute error wants faint detail left out
+    where its place is uncertain; this wants as much of it as there is.
     """
     strengths = []
     for volume in (restored.float(), target.float()):
-        mean = F.avg_pool3d(F.pad(volume, (1,) * 6, mode="replicate"), 3, stride=1)
-        energy = F.avg_pool3d((volume - mean).square(), 4, stride=2)
-        strengths.append((energy + SMALLEST_ENERGY).sqrt())
+        detail = _blurred(volume, (0.25, 0.5, 0.25)) - _blurred(volume, (0.2,) * 5)
+        strengths.append((F.avg_pool3d(detail.square(), 4, stride=2) + SMALLEST_ENERGY).sqrt())
     return (strengths[0] - strengths[1]).abs().mean()
 
 
+def _blurred(volume: Volume, kernel: tuple[float, ...]) -> Volume:
+    """The volume filtered along each axis in turn, its border repeated."""
+    weights = torch.tensor(kernel, device=volume.device)
+    for axis in range(3):
+        shape, border = [1] * 5, [0] * 6
+        shape[2 + axis] = len(kernel)
+        border[4 - 2 * axis] = border[5 - 2 * axis] = len(kernel) // 2
+        volume = F.conv3d(F.pad(volume, border, mode="replicate"), weights.view(shape))
+    return volume
+
+
 def hinge_losses(
-    discriminator: nn.Module, restored: Volume, target: Volume
+    discriminator: nn.Module, restored: VolumeOrSlice, target: VolumeOrSlice
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Losses of the autoencoder (fooling) and of the discriminator (telling), for one backward.
 
@@ -84,15 +120,25 @@ def hinge_losses(
 
 
 def adaptive_weight(
-    l1: Float[Tensor, ""], fooling: Float[Tensor, ""], last_weight: Tensor
+    l1: Float[Tensor, ""],
+    fooling: Float[Tensor, ""],
+    last_weight: Tensor,
+    *,
+    average: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Float[Tensor, ""]:
     """The factor that gives fooling as large a gradient as the L1 at the last convolution.
+
+    Args:
+        l1: Mean absolute error.
+        fooling: Adversarial loss of the autoencoder.
+        last_weight: Weight of the last convolution.
+        average: Brings a gradient to that of the whole batch, where several processes share it.
 
     References:
         Esser et al. (2021), VQGAN, equation 7.
     """
     wanted, found = (
-        torch.autograd.grad(loss, last_weight, retain_graph=True)[0].norm()
+        average(torch.autograd.grad(loss, last_weight, retain_graph=True)[0]).norm()
         for loss in (l1, fooling)
     )
     return (wanted / (found + SMALLEST_GRADIENT)).clamp(max=LARGEST_WEIGHT).detach()

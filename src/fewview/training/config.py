@@ -165,6 +165,19 @@ class AutoencoderStage(StageConfig):
     perceptual_weight: float = 0.0
     """Weight of the distance in the features of a fixed random network (`RandomFeatures`)."""
 
+    slab_perceptual_weight: float = 0.0
+    """Weight of the same distance on a slab of eight slices across a random axis, which costs less
+    (published for one sagittal slice, by a network learned from photographs)."""
+
+    codebook_weight: float = 1.0
+    """Weight of the distance of latents and codes, where the autoencoder has a codebook: 1 for the
+    latent's way to its code and 0.25 for the code's way to its latents (XctDiff)."""
+
+    revive_every: int = 0
+    """Codes not chosen within so many steps take the place of latent vectors that the codebook
+    keeps badly, except in the last fifth of the steps, in which the averaged weights settle.
+    0 revives none."""
+
     discriminator_weight: float = 0.0
     """Gradient of the adversarial loss in units of that of the mean absolute error, at the last
     convolution (CLS-DM: 0.5); above 0 a patch discriminator learns beside the autoencoder, with
@@ -175,9 +188,19 @@ class AutoencoderStage(StageConfig):
 
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
+    slice_discriminator: bool = False
+    """Whether a 2-D discriminator of the same sizes judges a slice across a random axis as well,
+    with the same weight."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
+        if min(self.slab_perceptual_weight, self.codebook_weight, self.revive_every) < 0:
+            raise ValueError(
+                "slab_perceptual_weight, codebook_weight and revive_every must be 0 or more"
+            )
+        if self.slice_discriminator and not self.discriminator_weight:
+            raise ValueError("slice_discriminator needs a discriminator_weight")
         bands = (self.low_frequency_weight, self.high_frequency_weight, self.sharpness_weight)
         if min(*bands, self.kl_weight, self.perceptual_weight, self.discriminator_weight) < 0.0:
             raise ValueError("the weights of the autoencoder's losses must not be negative")
@@ -233,6 +256,13 @@ class AlignmentStage(StageConfig):
     queue_size: int = 0
     """Aligned latents of the last sets of views that each CT is also told apart from."""
 
+    codebook_weight: float = 1.0
+    """Weight of the distance of conditions and codes, where the view encoder has a codebook. What
+    both share with the autoencoder stays as stage 1 left it."""
+
+    revive_every: int = 0
+    """As in stage 1, for a codebook of the view encoder's own; 0 revives none."""
+
     levels: int = 1
     """Resolutions at which views and CT are compared; each level halves the one before."""
 
@@ -242,6 +272,8 @@ class AlignmentStage(StageConfig):
         for name in ("reconstruction", "contrast", "case", "match", "local"):
             if not getattr(self, f"{name}_weight") >= 0.0:
                 raise ValueError(f"{name}_weight must be 0 or more")
+        if min(self.codebook_weight, self.revive_every) < 0:
+            raise ValueError("codebook_weight and revive_every must be 0 or more")
         if min(self.num_negatives, self.queue_size) < 0 or self.levels < 1:
             raise ValueError("num_negatives and queue_size must be 0 or more, levels 1 or more")
         if not self.contrasts and not self.reconstructs:
@@ -291,6 +323,10 @@ class DiffusionStage(StageConfig):
     error: Literal["l1", "mse"] = "l1"
     """Error of the denoiser; `l1` is CLS-DM's, `mse` keeps the spread of what it samples."""
 
+    condition_dropout: float = 0.0
+    """Share of examples whose condition is replaced by zeros, so that the denoiser also learns to
+    do without, for `sampler.guidance` (XctDiff and CLS-DM: none)."""
+
     fixed_views: bool = False
     """Whether each cached copy keeps one set of views, whose condition is computed once and kept
     beside its latent; a step then runs the denoiser alone. False draws fresh views every step."""
@@ -300,6 +336,10 @@ class DiffusionStage(StageConfig):
         super().__post_init__()
         if self.num_noise_draws < 1:
             raise ValueError(f"num_noise_draws must be positive, got {self.num_noise_draws}")
+        if not 0.0 <= self.condition_dropout < 1.0:
+            raise ValueError(
+                f"condition_dropout must be at least 0 and below 1, got {self.condition_dropout}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,6 +449,11 @@ class RunConfig:
                 "the alignment stage would train an estimate that the system does not have: set "
                 "reconstruction_weight = 0, or system.estimate = true"
             )
+        if self.system.sampler.guidance != 1.0 and not self.training.diffusion.condition_dropout:
+            raise ValueError(
+                "sampler.guidance other than 1 needs training.diffusion.condition_dropout: the "
+                "denoiser must learn to do without condition"
+            )
         if alignment is not None and alignment.levels > 1:
             size = self.system.grid.size // self.system.autoencoder.reduction
             if size % 2 ** (alignment.levels - 1) or size < 2**alignment.levels:
@@ -416,15 +461,19 @@ class RunConfig:
                     f"a latent of {size} voxels a side has no {alignment.levels} levels of 2 or "
                     "more voxels a side"
                 )
+        taught = alignment is not None and (
+            alignment.contrasts or self.system.estimate_is_of_condition
+        )
         learned = (
             alignment is None
             or self.system.view_encoder.detail_channels > 0
-            or (not alignment.contrasts and self.system.condition != "coarse")
+            or (not taught and self.system.condition != "coarse")
         )
         if self.training.diffusion.fixed_views and learned:
             raise ValueError(
                 "fixed_views needs a view encoder that stage 3 leaves as it is: give "
-                "[training.alignment] with a contrast and view_encoder.detail_channels = 0"
+                "[training.alignment] with a contrast, or a view encoder whose estimate is decoded "
+                "from the condition, and view_encoder.detail_channels = 0"
             )
 
 

@@ -3,18 +3,27 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from fewview.diffusion.loss import denoising_loss, stratified_times
+from fewview.diffusion.loss import (
+    denoising_loss,
+    dropped,
+    self_conditioned,
+    stratified_times,
+)
 from fewview.diffusion.noise import Schedule
 from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.conditions import cached_conditions
 from fewview.training.config import AlignmentStage, DiffusionStage
-from fewview.training.examples import generator_of
+from fewview.training.examples import generator_of, uniform
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.views import usual_view_count
+
+VALIDATION_NFE = 10  # denoiser calls for a sample of each validation case
 
 SCALE_EXAMPLES = 32  # copies from which the spread of the residual is measured
 
@@ -35,7 +44,7 @@ def train_diffusion(
     The scale of what the denoiser samples is measured first and kept in `networks`.
     """
     schedule = Schedule(system.noise)
-    validation = source.validation()
+    validation = source.validation(usual_view_count(system.views))
     fixed = None
     if config.fixed_views:
         path = out / "conditions.safetensors"
@@ -57,17 +66,20 @@ def train_diffusion(
         latent = latents.mean[chosen].float().to(source.device)
         encoded = encoded_views(chosen, places, step)
         clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
-        clean, condition = noise_draws(
-            clean * networks.latent_scale, encoded.condition, config.num_noise_draws
-        )
+        told = encoded.condition
+        if config.condition_dropout > 0.0:
+            without = left_out(config, source.training.seed, step, places)
+            told = dropped(told, without.to(told.device))
+        clean, condition = noise_draws(clean * networks.latent_scale, told, config.num_noise_draws)
         count = config.num_noise_draws
         generator = generator_of(source.training.seed, 32, step)
         times = stratified_times(config.batch_size * count, generator)
         time = times[places.start * count : places.stop * count].to(clean.device)
         noise = source.noise((count, *clean.shape[1:]), places, 32, step).flatten(0, 1)
+        shown = system.self_conditioning and shows_itself(source.training.seed, step)
         with source.autocast():
             loss = denoising_loss(
-                networks.denoiser,
+                self_conditioned(networks.denoiser, schedule) if shown else networks.denoiser,
                 schedule,
                 clean,
                 condition,
@@ -85,7 +97,7 @@ def train_diffusion(
             ).to(target.device)
             with source.autocast():
                 encoded = condition_of(system, networks, views.images, views.rays)
-                latent = sample_latents(system, networks, encoded, noise, nfe=10)
+                latent = sample_latents(system, networks, encoded, noise, nfe=VALIDATION_NFE)
                 volume = networks.autoencoder.decode(latent)
             scores.append(psnr_db(volume, target))
         return {"val_psnr_db": scores}
@@ -107,7 +119,7 @@ def parts_to_learn(
     """The denoiser, and what stage 2 has left untrained of what the denoiser is told.
 
     Without stage 2 that is the whole view encoder. After it, it is the head of the detail, and
-    without contrast that of the condition, which no other loss reaches.
+    without contrast that of the condition, where no other loss reaches it.
     """
     parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
     encoder = networks.view_encoder
@@ -115,11 +127,23 @@ def parts_to_learn(
         return parts | {"view_encoder": encoder}
     if encoder.detail_head is not None:
         parts["detail_head"] = encoder.detail_head.requires_grad_(True)
-    if not alignment.contrasts and system.condition != "coarse":
+    taught = alignment.contrasts or system.estimate_is_of_condition
+    if not taught and system.condition != "coarse":
         # Without its group norm: torch 2.13 crashes on a CPU in the gradient of a group norm in
         # channels-last memory whose input needs none.
         parts["condition_head"] = encoder.condition_head[-1].requires_grad_(True)
     return parts
+
+
+def left_out(config: DiffusionStage, seed: int, step: int, places: range) -> Bool[Tensor, " place"]:
+    """Which examples of some places of a step's batch go without condition."""
+    drawn = [uniform(generator_of(seed, 36, step, place), 0.0, 1.0) for place in places]
+    return torch.tensor(drawn) < config.condition_dropout
+
+
+def shows_itself(seed: int, step: int) -> bool:
+    """Whether the denoiser sees its own estimate in a step: in half of them."""
+    return uniform(generator_of(seed, 37, step), 0.0, 1.0) < 0.5
 
 
 def noise_draws(clean: Tensor, condition: Tensor, count: int) -> tuple[Tensor, Tensor]:

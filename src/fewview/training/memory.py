@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fewview.models.layers import ResidualBlock, SelfAttention
+from fewview.models.prior import CrossAttention
+from fewview.models.pseudo_unet import PlaneBlock
+from fewview.models.replicate_encoder import PlainBlock
 from fewview.models.x2ct import DenseBlock
 from fewview.training.config import StageConfig
 from fewview.training.processes import LostProcesses, OneProcessFailed, Processes, is_loss
 
-RECOMPUTED = (ResidualBlock, SelfAttention, DenseBlock)
+RECOMPUTED = (ResidualBlock, SelfAttention, CrossAttention, PlainBlock, PlaneBlock, DenseBlock)
 """Blocks whose inner activations can be computed again in the backward pass."""
 
 

@@ -213,6 +213,16 @@ class Processes:
         return {name: value / self.count for name, value in zip(figures, sums, strict=True)}
 
     @torch.no_grad()
+    def average(self, values: Tensor) -> Tensor:
+        """The mean over the processes, without gradient."""
+        if self.count == 1:
+            return values
+        together = values.detach().clone()
+        with _told_of_losses():
+            self.fabric.all_reduce(together, reduce_op="mean")  # in place
+        return together
+
+    @torch.no_grad()
     def average_gradients(self, module: nn.Module) -> None:
         """Replace the gradients of this process by the mean over the processes.
 
