@@ -29,6 +29,7 @@ NEVER = {
     "sampling": {"evaluation", "training"},
     "system": {"evaluation", "training"},
     "training": {"evaluation", "reconstruct"},
+    "transfer": {"evaluation", "reconstruct"},
 }
 
 
