@@ -66,6 +66,7 @@ def test_phantoms_are_found_with_the_names_of_their_labels(tmp_path):
     write_cases(tmp_path / "cases", 2, size=16)
     found = find_labelled(tmp_path / "cases", "phantom")
     assert [case.id for case in found.cases] == ["case_0000", "case_0001"]
+    assert 0 not in found.labels.values(), "what is outside the body is no class"
     volume, numbers = read_labelled(found.cases[1], found.labels)
     assert volume.shape == numbers.shape
     assert volume.hu[numbers == LABELS["lung"]].mean() < -400

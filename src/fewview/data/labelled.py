@@ -98,7 +98,8 @@ def find_labelled(source: str | Path, layout: LabelLayout) -> LabelledSet:
         raise ValueError(f"{source} is not a folder")
     match layout:
         case "phantom":
-            found = LabelledSet("phantoms", tuple(_phantoms(source)), LABELS)
+            tissues = {name: number for name, number in LABELS.items() if number}
+            found = LabelledSet("phantoms", tuple(_phantoms(source)), tissues)
         case "btcv":
             found = LabelledSet("BTCV", tuple(_btcv(source)), BTCV_LABELS)
         case "msd":

@@ -28,6 +28,7 @@ from fewview.experiment.results import write_json
 from fewview.experiment.segmentation_config import Arm, SegmentationConfig
 from fewview.experiment.segmentation_report import Run, lines_of, write_report
 from fewview.experiment.segmentation_volumes import (
+    roles_of,
     unlabelled_cts,
     write_real,
     write_reconstructed,
@@ -96,16 +97,10 @@ def run_segmentation(
     if unlabelled is None:
         wanted["unlabelled"] = config.data.num_unlabelled
     groups = divide(found.cases, wanted, seed=config.data.seed)
-    patients = {case.patient for name in ("test", "labelled") for case in groups[name]}
-    cts = unlabelled_cts(
-        unlabelled,
-        groups.get("unlabelled", ()),
-        count=config.data.num_unlabelled,
-        labelled=patients,
-    )
-    roles = {name: [case.id for case in groups[name]] for name in ("test", "labelled")}
+    own = groups.pop("unlabelled", ())
+    cts = unlabelled_cts(unlabelled, own, count=config.data.num_unlabelled)
     inputs = [data, *([unlabelled] if unlabelled else [])]
-    _claim(out, config, found, roles | {"unlabelled": list(cts)}, inputs, device)
+    _claim(out, config, found, roles_of(groups, cts), inputs, device)
     volumes: dict[Arm, UnitVolumes] = {}
     if "real" in config.arms:
         paths = write_real(cts, out / VOLUMES / "real", config.grid, report=report)
@@ -135,7 +130,7 @@ def _claim(
     out: Path,
     config: SegmentationConfig,
     found: LabelledSet,
-    roles: Mapping[str, list[str]],
+    roles: Mapping[str, Mapping[str, str]],
     inputs: Sequence[Path],
     device: str,
 ) -> None:

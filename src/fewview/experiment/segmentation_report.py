@@ -59,7 +59,7 @@ class Entry(NamedTuple):
     num_cases: int
 
 
-class Test(NamedTuple):
+class PairedTest(NamedTuple):
     """One arm against another with so many labelled cases, by the mean Dice of each case."""
 
     arm: str
@@ -81,7 +81,7 @@ def entries(runs: Sequence[Run], names: Sequence[str]) -> list[Entry]:
     return found
 
 
-def tests(runs: Sequence[Run]) -> list[Test]:
+def paired_tests(runs: Sequence[Run]) -> list[PairedTest]:
     """Every pair of arms that was run, at every number of labels."""
     arms = {run.arm for run in runs}
     compared = [
@@ -92,7 +92,7 @@ def tests(runs: Sequence[Run]) -> list[Test]:
         for arm, reference in [pair]
     ]
     adjusted = holm([comparison.bootstrap_p for *_, comparison in compared])
-    return [Test(*one, p) for one, p in zip(compared, adjusted, strict=True)]
+    return [PairedTest(*one, p) for one, p in zip(compared, adjusted, strict=True)]
 
 
 def _of_cases(
@@ -114,7 +114,7 @@ def lines_of(config: SegmentationConfig, runs: Sequence[Run]) -> Iterator[str]:
     """The mean Dice of every arm, and the tests, as lines of text."""
     for entry in entries(runs, ()):
         yield f"{TITLES[entry.arm]}, {entry.num_labels} labelled: Dice {_shown(entry.interval)}"
-    for test in tests(runs):
+    for test in paired_tests(runs):
         yield (
             f"{TITLES[test.arm]} - {TITLES[test.reference]}, {test.num_labels} labelled: "
             f"{_shown(test.comparison.difference, signed=True)}, p {test.adjusted_p:.2g}"
@@ -125,7 +125,7 @@ def write_report(
     out: Path, config: SegmentationConfig, names: Sequence[str], runs: Sequence[Run]
 ) -> None:
     """Write `dice.csv` (every case), `summary.json`, `summary.md` and `dice.svg`."""
-    found, tested = entries(runs, names), tests(runs)
+    found, tested = entries(runs, names), paired_tests(runs)
     rows = [
         (run.arm, run.num_labels, run.seed, case, name, f"{value:.6f}")
         for run in runs
@@ -147,7 +147,7 @@ def write_report(
         path.write_bytes(_plot(found))
 
 
-def _plain(test: Test) -> dict[str, object]:
+def _plain(test: PairedTest) -> dict[str, object]:
     comparison = test.comparison
     return {
         **test._asdict(),
@@ -162,7 +162,7 @@ def _markdown(
     config: SegmentationConfig,
     names: Sequence[str],
     found: Sequence[Entry],
-    tested: Sequence[Test],
+    tested: Sequence[PairedTest],
 ) -> Iterator[str]:
     """Two tables."""
     yield f"# {config.name}\n"
