@@ -4,7 +4,8 @@ Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), tr
 configs/ablation, each of which differs from both.toml in one factor, measures the alignment of
 those that have one, and runs `fewview experiment configs/experiment-ablation.toml`: losses, views,
 compression and denoiser calls. Rows that share stage 1 train it once a seed. Every step goes on
-where it was stopped. `--steps N` cuts each stage to N steps, to see that everything runs.
+where it was stopped; `--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts
+each stage to N steps, to see that everything runs.
 """
 
 from pathlib import Path
@@ -13,11 +14,10 @@ from runs import ROOT, options_of, prepare, run_experiment, run_python, train
 
 CONFIGS = ROOT / "configs" / "ablation"
 DEFAULT = "both"
-SEEDS = (0, 1, 2)
 LOSSES = ("both", "contrast", "reconstruction", "ldm")
 """The four-row ablation, with the default first: the others take over its stage 1."""
 
-COMPRESSION = ("ratio16", "ratio32")
+COMPRESSION = ("ratio16", "ratio32", "ratio128")
 ALIGNED = ("both", "contrast", *COMPRESSION)
 """What has learned a projector."""
 
@@ -36,15 +36,18 @@ def main() -> None:
     options = options_of(__doc__, "experiment-ablation")
     out: Path = options.out
     prepare(out, options.phantoms, options.ct_data)
-    rows = [(name, seed) for seed in SEEDS for name in LOSSES]
-    rows += [(name, 0) for name in COMPRESSION]
+    rows = [(name, seed) for seed in options.seeds for name in LOSSES]
+    rows += [(name, 0) for name in COMPRESSION if 0 in options.seeds]
     for name, seed in rows:
+        if options.only and name not in options.only:
+            continue
         shared = DEFAULT if name in LOSSES and name != DEFAULT else None
         source = CONFIGS / f"{name}.toml"
         run = train(source, seed, out, options.steps, stage_one_of=shared)
         if name in ALIGNED:
             measure_alignment(run, out / "alignment" / f"{name}-{seed}", options.steps)
-    run_experiment(options.experiment, out, options.steps)
+    if not options.only:
+        run_experiment(options.experiment, options)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 Makes phantoms, prepares them (and, with `--ct-data FOLDER`, the training CTs of
 configs/fewview-64.csv), trains every system of configs/evidence with the same budget, and runs
-`fewview experiment` on held-out phantoms. Every step goes on where it was stopped. `--steps N`
-cuts each stage to N steps and the experiment to two phantoms, to see that everything runs.
+`fewview experiment` on held-out phantoms. With `--ct-data` it also runs on the validation CT. Every
+step goes on where it was stopped. Several at once, each in its own terminal: `--only
+fewview,ldm,coarse` and `--only x2ct-cnn,x2ct-gan,inrr3ct` only train; then the command without
+`--only`. `--seeds 0` does a third of it. `--steps N` cuts each stage to N steps and the experiment
+to two phantoms, to see that everything runs.
 """
 
 from runs import ROOT, options_of, prepare, run_experiment, train
@@ -18,16 +21,28 @@ RUNS = {  # the system, its seeds, and whose model it starts from
     "ldm": ((0,), None),
     "coarse": ((0,), "fewview"),
 }
+STAGE_ONE_OF = {"ldm": "fewview"}
+"""What has the same stage 1 as another takes it over."""
 
 
 def main() -> None:
     """Prepare, train, compare."""
     options = options_of(__doc__, "experiment-evidence")
     prepare(options.out, options.phantoms, options.ct_data)
-    for name, (seeds, start) in RUNS.items():
-        for seed in seeds:
-            train(CONFIGS / f"{name}.toml", seed, options.out, options.steps, start=start)
-    run_experiment(options.experiment, options.out, options.steps)
+    for seed in options.seeds:
+        for name, (seeds, start) in RUNS.items():
+            if seed not in seeds or (options.only and name not in options.only):
+                continue
+            train(
+                CONFIGS / f"{name}.toml",
+                seed,
+                options.out,
+                options.steps,
+                start=start,
+                stage_one_of=STAGE_ONE_OF.get(name),
+            )
+    if not options.only:
+        run_experiment(options.experiment, options)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 FIRST_STAGE = ("autoencoder.safetensors", "latents.safetensors")
 """What stage 1 leaves for the others."""
 
+VALIDATION_CT = "covidctmd_P001.nii.gz"
+"""The one development CT of configs/fewview-64.csv that no run trains on."""
+
 
 def options_of(about: str | None, experiment: str) -> argparse.Namespace:
     """The command line of such a script."""
@@ -26,9 +29,23 @@ def options_of(about: str | None, experiment: str) -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=150, help="phantoms to train on")
     parser.add_argument("--steps", type=int, help="only so many steps a stage: a trial")
     parser.add_argument("--experiment", default=experiment, help="which config")
+    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="only these: 0,1")
+    parser.add_argument(
+        "--only", type=_words, default=(), help="train these configs alone and compare nothing"
+    )
     options = parser.parse_args()
     options.out = options.out.resolve()
     return options
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`0,1` as numbers."""
+    return tuple(int(word) for word in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """`ldm,both` as words."""
+    return tuple(text.split(","))
 
 
 def fewview(*words: object) -> None:
@@ -138,11 +155,20 @@ def stage_one_of_config(config: object) -> tuple[object, ...]:
     )
 
 
-def run_experiment(name: str, out: Path, steps: int | None) -> None:
-    """Run an experiment's config on the runs; a trial takes two small phantoms."""
-    text = (ROOT / "configs" / f"{name}.toml").read_text(encoding="utf-8")
-    text = text.replace("RUNS", str(out / "runs"))
-    if steps is not None:
+def run_experiment(name: str, options: argparse.Namespace) -> None:
+    """Run an experiment's config on the runs; a trial takes two small phantoms.
+
+    With `--ct-data` the same methods also run on the validation CT.
+    """
+    out, config = options.out, ROOT / "configs" / f"{name}.toml"
+    text = config.read_text(encoding="utf-8").replace("RUNS", str(out / "runs"))
+    text = re.sub(r"^seeds = .*$", f"seeds = {[*options.seeds]}", text, flags=re.MULTILINE)
+    if options.steps is not None:
         text = re.sub(r"^count = \d+$", "count = 2\nsize = 64", text, flags=re.MULTILINE)
     (out / "experiment.toml").write_text(text, encoding="utf-8")
     fewview("experiment", out / "experiment.toml", "--out", out / "experiment")
+    if options.ct_data is not None:
+        text = re.sub(r"\[phantoms\]\n(.+\n)+", f'[files]\npaths = ["{VALIDATION_CT}"]\n', text)
+        (out / "experiment-ct.toml").write_text(text, encoding="utf-8")
+        words = ["--ct-data", options.ct_data, "--out", out / "experiment-ct"]
+        fewview("experiment", out / "experiment-ct.toml", *words)
