@@ -159,8 +159,9 @@ def test_weights_of_another_network_are_refused():
         replace_head(NETWORK, build_segmenter(NETWORK, out_channels=3), weights)
 
 
-def test_without_monai_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "monai.networks.nets.segresnet", None)
+@pytest.mark.parametrize("missing", ["monai", "einops"])
+def test_without_monai_one_line_says_what_to_install(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=r"pip install 'fewview\[segmentation\]'"):
         build_segmenter(NETWORK, out_channels=2)
 

@@ -39,7 +39,7 @@ from fewview.training.loop import Report
 from fewview.training.processes import join
 from fewview.transfer.pretrain import pretrain
 from fewview.transfer.segment import Example, finetune, read_example, write_segmentation
-from fewview.transfer.segmenter import build_segmenter, replace_head
+from fewview.transfer.segmenter import build_segmenter, need_monai, replace_head
 from fewview.transfer.setting import Setting, UnitVolumes
 
 COMMAND = "segmentation"
@@ -89,8 +89,10 @@ def run_segmentation(
         The result of every run.
 
     Raises:
-        ValueError: If cases are missing, in two roles, or `out` holds something else.
+        ValueError: If MONAI is missing, cases are missing or in two roles, or `out` holds
+            something else.
     """
+    need_monai()
     found = find_labelled(data, config.data.layout)
     names, table = class_table(found.labels, config.data.classes)
     wanted = {"test": config.data.num_test, "labelled": max(config.data.label_counts)}
@@ -116,6 +118,8 @@ def run_segmentation(
         tuple(read_example(case, found, table, reading) for case in groups[name])
         for name in ("labelled", "test")
     )
+    if sum(bool(one.classes.any()) for one in test) < 2:
+        raise ValueError("an interval needs two test cases that have a class; choose other classes")
     runs = _all_runs(Work(config, out, names, pool, test, volumes, device, report))
     write_report(out, config, names, runs)
     return runs

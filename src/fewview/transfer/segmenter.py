@@ -6,6 +6,7 @@ built, for that takes seconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from torch import Tensor, nn
@@ -73,19 +74,27 @@ _HEADS = {"segresnet": "conv_final.2.", "swinunetr": "out."}
 """How the names of the last layer's weights begin."""
 
 
+def need_monai() -> None:
+    """Find what the extra installs, without importing it.
+
+    Raises:
+        ValueError: If MONAI, or einops that its transformer needs, is not installed.
+    """
+    for name in ("monai", "einops"):
+        if find_spec(name) is None:
+            raise ValueError(f"segmentation needs {name}: pip install 'fewview[segmentation]'")
+
+
 def build_segmenter(config: SegmenterConfig, *, out_channels: int) -> nn.Module:
     """A network from one channel to `out_channels`, of the same resolution, with fresh weights.
 
     Raises:
         ValueError: If MONAI is not installed.
     """
-    try:
-        from monai.networks.nets.segresnet import SegResNet
-        from monai.networks.nets.swin_unetr import SwinUNETR
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"segmentation needs {error.name}: pip install 'fewview[segmentation]'"
-        ) from None
+    need_monai()
+    from monai.networks.nets.segresnet import SegResNet
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
     if isinstance(config, SwinUnetrConfig):
         swin: nn.Module = SwinUNETR(
             in_channels=1, out_channels=out_channels, feature_size=config.feature_size
