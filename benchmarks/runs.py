@@ -78,7 +78,7 @@ def config_of_run(source: Path, seed: int, steps: int | None, folder: Path) -> P
         text = re.sub(r"num_steps = \d+", f"num_steps = {steps}", text)
         text = re.sub(r"cooldown_steps = \d+", "cooldown_steps = 0", text)
         text = re.sub(r"num_examples = \d+\n", "", text)
-        text = text.replace("[training]\n", f"[training]\nnum_examples = {max(4, steps)}\n", 1)
+        text = text.replace("[training]\n", f"[training]\nnum_examples = {max(8, steps)}\n", 1)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{source.stem}-{seed}.toml"
     path.write_text(text, encoding="utf-8")

@@ -24,12 +24,12 @@ def runs():
     return module
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablation").glob("*.toml")))
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*ablation/*.toml")), ids=str)
 def test_a_trial_of_an_ablation_differs_in_steps_and_seed_alone(runs, path, tmp_path):
     trial = load_run(runs.config_of_run(path, 2, 3, tmp_path))
     whole = load_run(path)
     assert trial.system == whole.system
-    assert (trial.training.seed, trial.training.num_examples) == (2, 4)
+    assert (trial.training.seed, trial.training.num_examples) == (2, 8)
     assert trial.training.diffusion.num_steps == 3
 
 
@@ -41,6 +41,14 @@ def test_the_rows_of_the_losses_share_stage_one_and_stage_three(runs, name):
     assert runs.stage_one_of_config(both) == runs.stage_one_of_config(other)
     assert both.training.diffusion == other.training.diffusion
     assert both.system.denoiser == other.system.denoiser
+
+
+@pytest.mark.parametrize("name", ["separate", "cross-attention", "copies"])
+def test_the_rows_of_xctdiff_share_stage_one(runs, name):
+    folder = ROOT / "configs" / "xctdiff-ablation"
+    shared, other = (load_run(folder / f"{one}.toml") for one in ("shared", name))
+    assert runs.stage_one_of_config(shared) == runs.stage_one_of_config(other)
+    assert shared.training == other.training
 
 
 def test_a_run_with_the_stage_one_of_another_equals_one_that_trained_its_own(
