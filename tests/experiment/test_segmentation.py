@@ -115,24 +115,27 @@ def test_a_killed_experiment_goes_on_to_the_same_results(data, whole, tmp_path, 
     assert files_in(tmp_path / "out") == files_in(whole)
 
 
-def test_a_finished_experiment_is_not_run_again(data, whole):
-    told: list[object] = []
-    run_segmentation(cheap(), whole, data=data, report=lambda *what: told.append(what))
-    assert told == []
+def test_a_finished_experiment_is_not_run_again(data, whole, monkeypatch):
+    monkeypatch.setattr(segmentation, "finetune", None)
+    runs = run_segmentation(cheap(), whole, data=data)
+    assert [(run.arm, run.num_labels) for run in runs] == [
+        (arm, count) for arm in ("none", "real") for count in (1, 2)
+    ]
 
 
 def test_fewer_labels_are_some_of_more_and_the_same_for_every_arm(data, tmp_path, monkeypatch):
-    taught: dict[str, dict[str, set[str]]] = {"1-labels": {}, "2-labels": {}}
+    taught: dict[str, dict[str, set[str]]] = {f"{count}-labels": {} for count in (1, 2, 3)}
 
     def noting(_config, _network, examples, _setting, out, **_):
         taught[out.name][out.parent.name] = {one.id for one in examples}
 
     monkeypatch.setattr(segmentation, "finetune", noting)
-    run_segmentation(cheap(), tmp_path, data=data)
-    few, many = taught["1-labels"], taught["2-labels"]
-    assert few["none-seed-0"] < many["none-seed-0"]
-    assert [few["real-seed-0"], many["real-seed-0"]] == [few["none-seed-0"], many["none-seed-0"]]
-    assert not many["none-seed-0"] & set(json.loads((tmp_path / "cases.json").read_text())["test"])
+    counts = replace(cheap().data, label_counts=(1, 2, 3), num_unlabelled=1)
+    run_segmentation(cheap(data=counts), tmp_path, data=data)
+    few, more, most = (arms["none-seed-0"] for arms in taught.values())
+    assert few < more < most
+    assert [arms["real-seed-0"] for arms in taught.values()] == [few, more, most]
+    assert not most & set(json.loads((tmp_path / "cases.json").read_text())["test"])
 
 
 def test_another_config_is_refused(data, whole):
