@@ -29,6 +29,7 @@ def options_of(about: str | None, experiment: str) -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=150, help="phantoms to train on")
     parser.add_argument("--steps", type=int, help="only so many steps a stage: a trial")
     parser.add_argument("--experiment", default=experiment, help="which config")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the experiment")
     parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="only these: 0,1")
     parser.add_argument(
         "--only", type=_words, default=(), help="train these configs alone and compare nothing"
@@ -166,7 +167,8 @@ def run_experiment(name: str, options: argparse.Namespace) -> None:
     if options.steps is not None:
         text = re.sub(r"^count = \d+$", "count = 2\nsize = 64", text, flags=re.MULTILINE)
     (out / "experiment.toml").write_text(text, encoding="utf-8")
-    fewview("experiment", out / "experiment.toml", "--out", out / "experiment")
+    workers = ("--workers", options.workers)
+    fewview("experiment", out / "experiment.toml", "--out", out / "experiment", *workers)
     if options.ct_data is not None:
         text = re.sub(r"\[phantoms\]\n(.+\n)+", f'[files]\npaths = ["{VALIDATION_CT}"]\n', text)
         (out / "experiment-ct.toml").write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
 from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.lifting import RayGrid
+from fewview.models.prior import PriorConfig
 from fewview.models.progressive_encoder import ProgressiveEncoder, ProgressiveEncoderConfig
 from fewview.models.projector import Projector
 from fewview.models.pseudo_unet import PseudoUnetConfig, PseudoUnetDenoiser
@@ -191,7 +192,7 @@ class SystemConfig:
                 f"{reduction} and the denoiser by {self.denoiser.coarsest} more; got "
                 f"{self.grid.size}"
             )
-        block = self.denoiser.block if isinstance(self.denoiser, UnetDenoiserConfig) else 1
+        block = self.denoiser.block if isinstance(self.denoiser, PriorConfig) else 1
         if self.grid.size // reduction % block:
             raise ValueError(
                 f"denoiser.prior_block {block} must divide the latent's "
@@ -218,7 +219,7 @@ class SystemConfig:
     @property
     def self_conditioning(self) -> bool:
         """Whether the denoiser is shown its last clean estimate."""
-        return isinstance(self.denoiser, UnetDenoiserConfig) and self.denoiser.self_conditioning
+        return isinstance(self.denoiser, PriorConfig) and self.denoiser.self_conditioning
 
     @property
     def estimate_is_of_condition(self) -> bool:

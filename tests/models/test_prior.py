@@ -1,4 +1,4 @@
-"""The prior by cross-attention, and self-conditioning, in the denoising U-Net."""
+"""The prior by cross-attention, and self-conditioning, in both denoising U-Nets."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fewview.models.prior import place_code
+from fewview.models.pseudo_unet import PseudoUnetConfig, PseudoUnetDenoiser
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
 from fewview.system import SystemConfig
 
@@ -18,11 +19,21 @@ ATTENDING = UnetDenoiserConfig(
     prior="cross-attention",
     prior_block=2,
 )
+PSEUDO = PseudoUnetConfig(
+    kind="pseudo",
+    width=8,
+    multipliers=(1, 2),
+    num_heads=2,
+    prior="cross-attention",
+    prior_block=2,
+)
+both_networks = pytest.mark.parametrize("config", [ATTENDING, PSEUDO], ids=["unet", "pseudo"])
 
 
-def denoiser_of(config: UnetDenoiserConfig) -> UnetDenoiser:
+def denoiser_of(config: UnetDenoiserConfig | PseudoUnetConfig) -> torch.nn.Module:
     torch.manual_seed(0)
-    denoiser = UnetDenoiser(config, latent_channels=2, condition_channels=3)
+    kind = UnetDenoiser if isinstance(config, UnetDenoiserConfig) else PseudoUnetDenoiser
+    denoiser = kind(config, latent_channels=2, condition_channels=3)
     for value in denoiser.parameters():
         torch.nn.init.normal_(value, std=0.2)
     return denoiser
@@ -34,9 +45,10 @@ def inputs(count: int = 1):
     return noisy, torch.rand(count), told
 
 
+@both_networks
 @pytest.mark.parametrize("self_conditioning", [False, True])
-def test_every_weight_gets_a_gradient(self_conditioning):
-    denoiser = denoiser_of(replace(ATTENDING, self_conditioning=self_conditioning))
+def test_every_weight_gets_a_gradient(config, self_conditioning):
+    denoiser = denoiser_of(replace(config, self_conditioning=self_conditioning))
     noisy, time, told = inputs(2)
     previous = torch.randn_like(noisy)
     denoiser(noisy, time, told, previous).square().mean().backward()
@@ -45,9 +57,10 @@ def test_every_weight_gets_a_gradient(self_conditioning):
 
 
 @torch.no_grad()
+@both_networks
 @pytest.mark.parametrize("prior", ["concatenation", "cross-attention"])
-def test_the_condition_matters_and_where_it_lies_too(prior):
-    denoiser = denoiser_of(replace(ATTENDING, prior=prior))
+def test_the_condition_matters_and_where_it_lies_too(config, prior):
+    denoiser = denoiser_of(replace(config, prior=prior))
     noisy, time, told = inputs()
     plain = denoiser(noisy, time, told)
     assert (denoiser(noisy, time, torch.zeros_like(told)) - plain).abs().max() > 1e-3
@@ -56,8 +69,9 @@ def test_the_condition_matters_and_where_it_lies_too(prior):
 
 
 @torch.no_grad()
-def test_no_estimate_yet_is_the_same_as_zeros():
-    denoiser = denoiser_of(replace(ATTENDING, self_conditioning=True))
+@both_networks
+def test_no_estimate_yet_is_the_same_as_zeros(config):
+    denoiser = denoiser_of(replace(config, self_conditioning=True))
     noisy, time, told = inputs()
     none = denoiser(noisy, time, told)
     assert torch.equal(denoiser(noisy, time, told, torch.zeros_like(noisy)), none)
@@ -82,8 +96,9 @@ def test_tokens_are_few_at_the_papers_size():
         assert denoiser.to_tokens(torch.empty(1, 8, 32, 32, 32)).shape[1] == 512
 
 
-def test_blocks_that_do_not_divide_the_latent_are_refused():
+@both_networks
+def test_blocks_that_do_not_divide_the_latent_are_refused(config):
     with pytest.raises(ValueError, match="prior_block 3"):
-        SystemConfig(name="unfit", denoiser=replace(ATTENDING, prior_block=3))
+        SystemConfig(name="unfit", denoiser=replace(config, prior_block=3))
     with pytest.raises(ValueError, match="at least 1"):
-        replace(ATTENDING, prior_block=0)
+        replace(config, prior_block=0)

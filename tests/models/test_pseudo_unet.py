@@ -5,13 +5,8 @@ import contextlib
 import pytest
 import torch
 
-from fewview.models.pseudo_unet import (
-    LineAttention,
-    PseudoUnetConfig,
-    PseudoUnetDenoiser,
-    distance_buckets,
-    rotated,
-)
+from fewview.models.pseudo_layers import LineAttention, distance_buckets, rotated
+from fewview.models.pseudo_unet import PseudoUnetConfig, PseudoUnetDenoiser
 from fewview.training.memory import recomputing
 
 SMALL = PseudoUnetConfig(kind="pseudo", width=8, multipliers=(1, 2), num_heads=2)

@@ -1,10 +1,13 @@
-"""The condition as tokens that the denoiser's features look up (cross-attention).
+"""How a denoising U-Net is told its condition and its last clean estimate.
 
-XctDiff's paper lets the prior enter this way, its released code by concatenated channels. Tokens
-stand for blocks of voxels, so that their number, and the attention's memory with it, is bounded.
+The condition enters as channels beside the noisy latent, as XctDiff's released code has it, or as
+tokens that the features look up (cross-attention), as its paper has it. Tokens stand for blocks of
+voxels, so that their number, and the attention's memory with it, is bounded.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +20,53 @@ NUM_FREQUENCIES = 4
 """Of the place code: from half a period over the grid to four."""
 
 PLACE_CHANNELS = 3 * 2 * NUM_FREQUENCIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """What a denoising U-Net sees beside the noisy latent, and how."""
+
+    prior: Literal["concatenation", "cross-attention"] = "concatenation"
+    """How the condition enters: as channels beside the noisy latent (released code of both
+    papers), or as tokens that features look up (XctDiff's paper)."""
+
+    prior_block: int = 4
+    """Edge in voxels of the blocks of the condition that become tokens, for cross-attention."""
+
+    self_conditioning: bool = False
+    """Whether the last clean estimate is a further input (Chen et al. 2022)."""
+
+    def __post_init__(self) -> None:
+        """Refuse blocks that cannot exist."""
+        if self.prior_block < 1:
+            raise ValueError(f"prior_block must be at least 1, got {self.prior_block}")
+
+    @property
+    def attends(self) -> bool:
+        """Whether the condition enters as tokens."""
+        return self.prior == "cross-attention"
+
+    @property
+    def block(self) -> int:
+        """The latent's sides must be multiples of it, for tokens; 1 without."""
+        return self.prior_block if self.attends else 1
+
+    def num_channels(self, latent_channels: int, condition_channels: int) -> int:
+        """Channels that `beside` puts together."""
+        latents = latent_channels * (2 if self.self_conditioning else 1)
+        return latents + (0 if self.attends else condition_channels)
+
+    def beside(
+        self,
+        noisy: Float[Tensor, "batch latent depth height width"],
+        condition: Float[Tensor, "batch condition depth height width"],
+        previous: Float[Tensor, "batch latent depth height width"] | None,
+    ) -> Float[Tensor, "batch channel depth height width"]:
+        """All that enters as channels; no estimate yet is the same as zeros."""
+        seen = [noisy]
+        if self.self_conditioning:
+            seen.append(torch.zeros_like(noisy) if previous is None else previous)
+        return torch.cat(seen if self.attends else [*seen, condition], dim=1)
 
 
 def place_code(size: list[int], like: Tensor) -> Float[Tensor, "place code"]:

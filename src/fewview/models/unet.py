@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewview.models.layers import ResidualBlock, SelfAttention, group_norm, sinusoidal_code
-from fewview.models.prior import CrossAttention, PriorTokens
+from fewview.models.prior import CrossAttention, PriorConfig, PriorTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnetDenoiserConfig:
+class UnetDenoiserConfig(PriorConfig):
     """Sizes of the denoising U-Net with levels; the defaults are the published ones."""
 
     kind: Literal["unet"]
@@ -37,22 +37,11 @@ class UnetDenoiserConfig:
     head_channels: int = 8
     """Channels of one head of the attention."""
 
-    prior: Literal["concatenation", "cross-attention"] = "concatenation"
-    """How the condition enters: as channels beside the noisy latent (released code of both
-    papers), or as tokens that the levels with attention look up (XctDiff's paper)."""
-
-    prior_block: int = 4
-    """Edge in voxels of the blocks of the condition that become tokens, for cross-attention."""
-
-    self_conditioning: bool = False
-    """Whether the last clean estimate is a further input (Chen et al. 2022)."""
-
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
+        super().__post_init__()
         if min(self.width, self.num_blocks, self.head_channels, *self.multipliers, 1) < 1:
             raise ValueError("denoiser sizes must be at least 1")
-        if self.prior_block < 1:
-            raise ValueError(f"prior_block must be at least 1, got {self.prior_block}")
         if not self.multipliers:
             raise ValueError("multipliers needs at least one level")
         if not set(self.attention_levels) <= set(range(len(self.multipliers))):
@@ -72,11 +61,6 @@ class UnetDenoiserConfig:
     def coarsest(self) -> int:
         """Voxels of the latent per voxel of the coarsest features, along one axis."""
         return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def block(self) -> int:
-        """The latent's sides must be multiples of it, for tokens; 1 without."""
-        return self.prior_block if self.prior == "cross-attention" else 1
 
 
 class UnetStep(nn.Module):
@@ -125,12 +109,10 @@ class UnetDenoiser(nn.Module):
         self.config = config
         first, code = config.width, 4 * config.width
         self.to_code = nn.Sequential(nn.Linear(first, code), nn.SiLU(), nn.Linear(code, code))
-        attends = config.prior == "cross-attention"
-        seen = latent_channels * (2 if config.self_conditioning else 1)
-        seen += 0 if attends else condition_channels
-        self.start = nn.Conv3d(seen, first, 3, padding=1)
+        channels = config.num_channels(latent_channels, condition_channels)
+        self.start = nn.Conv3d(channels, first, 3, padding=1)
         self.to_tokens = (
-            PriorTokens(condition_channels, code, config.prior_block) if attends else None
+            PriorTokens(condition_channels, code, config.prior_block) if config.attends else None
         )
         skips = self._build_down()
         deep = config.width * config.multipliers[-1]
@@ -152,7 +134,7 @@ class UnetDenoiser(nn.Module):
         return SelfAttention(width, width // self.config.head_channels)
 
     def _prior(self, width: int) -> CrossAttention | None:
-        if self.config.prior != "cross-attention":
+        if not self.config.attends:
             return None
         heads = width // self.config.head_channels
         return CrossAttention(width, heads, 4 * self.config.width)
@@ -213,15 +195,11 @@ class UnetDenoiser(nn.Module):
             noisy: Scaled latent with noise; sides are multiples of the config's `coarsest`.
             time: Time of the process in [0, 1].
             condition: Condition at the latent's grid.
-            previous: The last clean estimate, for a network with self-conditioning; none yet is
-                the same as zeros.
+            previous: The last clean estimate, for a network with self-conditioning.
         """
         code = F.silu(self.to_code(sinusoidal_code(1000.0 * time, self.config.width)))
-        seen = [noisy]
-        if self.config.self_conditioning:
-            seen.append(torch.zeros_like(noisy) if previous is None else previous)
         tokens = None if self.to_tokens is None else self.to_tokens(condition)
-        hidden = self.start(torch.cat([*seen, *([condition] if tokens is None else [])], dim=1))
+        hidden = self.start(self.config.beside(noisy, condition, previous))
         skips = [hidden]
         for step in self.down:
             hidden = step(hidden, code, tokens)

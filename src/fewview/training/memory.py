@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fewview.models.layers import ResidualBlock, SelfAttention
 from fewview.models.prior import CrossAttention
-from fewview.models.pseudo_unet import PlaneBlock
+from fewview.models.pseudo_layers import PlaneBlock
 from fewview.models.replicate_encoder import PlainBlock
 from fewview.models.x2ct import DenseBlock
 from fewview.training.config import StageConfig
