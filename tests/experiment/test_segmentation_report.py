@@ -87,6 +87,7 @@ def test_the_report_holds_every_number_and_is_written_alike_again(tmp_path):
     assert len(rows) == 3 * 2 * 4
     assert {row["class"] for row in rows} == {"lung", "spleen"}
     assert "| 2 | real CT | 0.577 [" in first["summary.md"].decode()
+    assert "mean of seeds 0, 1 first" in first["summary.md"].decode()
     assert len(json.loads(first["summary.json"])["tests"]) == 3
     write_report(tmp_path, CONFIG, ("lung", "spleen"), RUNS)
     assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -167,8 +167,9 @@ def _markdown(
     """Two tables."""
     yield f"# {config.name}\n"
     yield (
-        f"Dice on held-out cases, mean and 95 % bootstrap interval over cases; seeds "
-        f"{', '.join(map(str, config.seeds))} averaged first. Fine-tuning: "
+        f"Dice on held-out cases, mean and 95 % bootstrap interval over cases, which does not tell "
+        f"how far another training would differ; mean of seeds "
+        f"{', '.join(map(str, config.seeds))} first. Fine-tuning: "
         f"{config.finetuning.num_steps} steps of {config.finetuning.batch_size}; pre-training: "
         f"{config.pretraining.num_steps} steps of {config.pretraining.batch_size} on "
         f"{config.data.num_unlabelled} CTs; {config.network.kind}, grid {config.grid.size}.\n"
