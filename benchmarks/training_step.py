@@ -36,14 +36,15 @@ from fewview.system import build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.batches import shares
-from fewview.training.config import AnyRun, RegressionRun, load_run
-from fewview.training.diffusion import train_diffusion
+from fewview.training.config import AnyRun, load_run
+from fewview.training.diffusion import parts_to_learn, train_diffusion
 from fewview.training.examples import Body, ExampleKey, ScanCache
 from fewview.training.latents import Latents
 from fewview.training.loop import Averages, Stage
 from fewview.training.memory import explained, recomputing
 from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
+from fewview.training.regression_config import RegressionRun
 from fewview.training.run import stages_of
 from fewview.training.source import TrainingSource
 from fewview.training.views import ViewBatch
@@ -188,13 +189,13 @@ def run_stage(options: argparse.Namespace, config: AnyRun, clock: Clock, out: Pa
         return
     latents = stand_in_latents(config, source)
     if options.stage == "alignment":
-        encoder, projector = networks.view_encoder, networks.projector
-        train_alignment(stage, encoder, projector, latents, source, out, report=nothing)
+        train_alignment(stage, networks, latents, source, out, report=nothing)
         return
     networks.autoencoder.eval().requires_grad_(False)
     if config.training.alignment is not None:
         networks.view_encoder.eval().requires_grad_(False)
-    train_diffusion(stage, config.system, networks, latents, source, out, report=nothing)
+    learned = parts_to_learn(config.system, networks, config.training.alignment)
+    train_diffusion(stage, config.system, networks, learned, latents, source, out, report=nothing)
 
 
 def nothing(stage: str, step: int, num_steps: int, shown: str) -> None:

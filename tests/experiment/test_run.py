@@ -147,6 +147,13 @@ def test_the_report_and_the_pages_open_offline(ran):
     assert "Paired tests against mean" in pages[0].read_text()
 
 
+def test_what_is_skipped_for_want_of_weights_is_named(ran):
+    for name in ("report.html", "tables.md"):
+        text = (ran / name).read_text(encoding="utf-8")
+        assert "LPIPS" in text
+        assert "TotalSegmentator" in text
+
+
 def test_cards_say_what_was_scored_and_on_what(ran):
     card = (ran / "cards" / "model-head.md").read_text()
     assert "2 held-out phantoms" in card

@@ -12,8 +12,9 @@ from fewview.bundle import load_bundle
 from fewview.models.view_encoder import ViewEncoder, ViewEncoding
 from fewview.reconstruct import reconstruct
 from fewview.training import train
-from fewview.training.config import AlignmentStage, load_run
+from fewview.training.config import load_run
 from fewview.training.loop import Averages
+from fewview.training.system_config import AlignmentStage
 from fewview.xray.views import read_views
 
 FULL = """

@@ -84,6 +84,10 @@ def encodings(monkeypatch):
     return seen
 
 
+def silent(stage: str, done: int, count: int, shown: str) -> None:
+    """Report nothing."""
+
+
 def source_of(path, store) -> TrainingSource:
     run = config.load(path, RunConfig)
     opened = open_store(store)
@@ -125,10 +129,10 @@ def test_kept_conditions_are_those_of_the_copies_own_views(fixed_config, tiny_st
     networks = build_networks(source.system)
     latents = Latents(source.keys(), torch.zeros(4, 2, 4, 4, 4))
     path = tmp_path / "conditions.safetensors"
-    made = cached_conditions(path, source.system, networks, latents, source)
-    assert load_file(path)["condition"].dtype == torch.float16
-    others = build_networks(source.system)
-    again = cached_conditions(path, source.system, others, latents, source)  # read, not made
+    made = cached_conditions(path, source.system, networks, latents, source, silent)
+    assert load_file(path)["results"].dtype == torch.float16
+    others = build_networks(source.system)  # must not matter: read, not made
+    again = cached_conditions(path, source.system, others, latents, source, silent)
     assert torch.equal(again.condition, made.condition)
     views = source.views([source.body(latents.keys[2])], range(1), 35, 2)
     with torch.no_grad():

@@ -14,13 +14,16 @@ from fewview.training.autoencoder import _restoration
 from fewview.training.compression import (
     adaptive_weight,
     feature_distance,
+    fooling_loss,
     frequency_bands,
-    hinge_losses,
+    pulls,
     random_plane,
     sharpness_error,
     slabs,
+    telling_loss,
 )
-from fewview.training.config import AutoencoderStage, load_run
+from fewview.training.config import load_run
+from fewview.training.system_config import AutoencoderStage
 
 START = "[training.autoencoder]\n"
 GAN = "discriminator_weight = 0.5\ndiscriminator_start = 2\n"
@@ -137,7 +140,7 @@ def test_hinge_losses_stop_at_the_margin_and_keep_gradients_apart():
     torch.nn.init.constant_(line.weight, 0.5)
     made = torch.full((1, 1, 1, 1, 1), 1.0, requires_grad=True)
     true = torch.full((1, 1, 1, 1, 1), 4.0)  # a logit of 2: beyond the margin, so without loss
-    fooling, telling = hinge_losses(line, made, true)
+    fooling, telling = fooling_loss(line, made), telling_loss(line, made, true)
     assert fooling.item() == -0.5
     assert telling.item() == pytest.approx(0.5 * (0.0 + 1.5))
     (fooling + telling).backward()
@@ -148,7 +151,7 @@ def test_hinge_losses_stop_at_the_margin_and_keep_gradients_apart():
 def test_the_adaptive_weight_makes_both_gradients_equal_at_the_last_layer():
     last = torch.nn.Parameter(torch.randn(4))
     l1, fooling = 3.0 * (last * torch.ones(4)).sum(), (last * torch.arange(4)).sum()
-    weight = adaptive_weight(l1, fooling, last)
+    weight = adaptive_weight(pulls(l1, fooling, last))
     assert not weight.requires_grad
     pair = [torch.autograd.grad(loss, last)[0].norm() for loss in (l1, weight * fooling)]
     torch.testing.assert_close(pair[1], pair[0], rtol=1e-3, atol=0)
@@ -156,7 +159,7 @@ def test_the_adaptive_weight_makes_both_gradients_equal_at_the_last_layer():
 
 def test_the_adaptive_weight_is_bounded():
     last = torch.nn.Parameter(torch.ones(1))
-    assert adaptive_weight(1e9 * last.sum(), 0.0 * last.sum(), last) == 1e4
+    assert adaptive_weight(pulls(1e9 * last.sum(), 0.0 * last.sum(), last)) == 1e4
 
 
 def test_a_volume_is_judged_alone_whatever_lies_beside_it_in_the_batch():
@@ -199,6 +202,23 @@ def test_the_discriminator_waits_for_its_batch_and_then_counts(tiny_config, tiny
     assert third["loss"] == pytest.approx(expected, rel=1e-4)
     moments = load_file(tmp_path / "gan" / "autoencoder.safetensors")
     assert any(name.startswith("module.discriminator") for name in moments)
+
+
+def test_micro_batches_weigh_the_discriminator_as_the_whole_batch_does(
+    tiny_config, tiny_store, tmp_path
+):
+    text = with_gan(tiny_config.read_text()).replace("discriminator_start = 2\n", "")
+    found = []
+    for accumulate in (1, 2, 4):
+        more = f"batch_size = 4\naccumulate = {accumulate}\n"
+        tiny_config.write_text(text.replace("batch_size = 2\n", more, 1))
+        train(tiny_config, tiny_store, tmp_path / str(accumulate), stage="autoencoder")
+        found.append([line for line in lines_of(tmp_path / str(accumulate)) if "loss" in line])
+    for key in ("loss", "fooling_weight", "fooling", "telling"):
+        whole, halves, quarters = ([line[key] for line in lines] for lines in found)
+        assert len(whole) == 4
+        assert halves == pytest.approx(whole, abs=1e-5)
+        assert quarters == pytest.approx(whole, abs=1e-5)
 
 
 class Stopped(Exception):

@@ -8,10 +8,11 @@ from scipy.ndimage import label
 
 from fewview.data.volume import Volume, cubic_grid, resample
 from fewview.system import GridConfig, ViewRange
-from fewview.training.config import AlignmentStage, AugmentationConfig
 from fewview.training.diffusion import noise_draws
 from fewview.training.examples import Body, augment, center_of, generator_of, on_model_grid
 from fewview.training.loop import learning_rate
+from fewview.training.stage_config import AugmentationConfig
+from fewview.training.system_config import AlignmentStage
 from fewview.training.views import draw_geometries, project_body
 from fewview.xray.geometry import preset, spread_angles
 

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from fewview.models.layers import ResidualBlock
 from fewview.training import train
-from fewview.training.config import StageConfig
 from fewview.training.loop import Stage, fit
 from fewview.training.memory import recomputing
 from fewview.training.processes import join
+from fewview.training.stage_config import StageConfig
 
 STAGES = ("autoencoder", "alignment", "diffusion")
 

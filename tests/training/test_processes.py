@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,6 @@ from safetensors.torch import load_file
 
 from fewview.training import train
 from fewview.training.batches import check_statistics, group_places, shares
-from fewview.training.config import StageConfig
 from fewview.training.launch import needs_launch
 from fewview.training.processes import (
     LostProcesses,
@@ -28,6 +28,7 @@ from fewview.training.processes import (
     is_first,
     one_voice,
 )
+from fewview.training.stage_config import StageConfig
 
 STAGES = ("autoencoder", "alignment", "diffusion")
 FEWVIEW = [sys.executable, "-m", "fewview", "train"]
@@ -65,14 +66,16 @@ def losses(out: Path) -> dict[tuple[str, int], float]:
     return {(one["stage"], one["step"]): one["loss"] for one in entries if "loss" in one}
 
 
-def farthest(first: Path, second: Path, start: str = "module.") -> float:
-    """The largest difference of weights of all stages of two runs."""
+def farthest(
+    first: Path, second: Path, start: str = "module.", stages: Sequence[str] = STAGES
+) -> float:
+    """The largest difference of weights of some stages of two runs."""
     return max(
         (value.float() - load_file(second / f"{stage}.safetensors")[name].float())
         .abs()
         .max()
         .item()
-        for stage in STAGES
+        for stage in stages
         for name, value in load_file(first / f"{stage}.safetensors").items()
         if name.startswith(start)
     )
@@ -108,6 +111,23 @@ def test_two_processes_give_the_losses_and_weights_of_one(
     assert two == pytest.approx(one, abs=1e-5)
     assert farthest(tmp_path / "run", pair_run) < 1e-5
     assert json.loads((pair_run / "run.json").read_text())["settings"]["devices"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_accumulate_give_the_losses_and_weights_of_one_that_does_not(
+    contrast_config, tiny_store, tmp_path
+):
+    text = contrast_config.read_text()
+    for name, more in (("one", ""), ("two", "accumulate = 2\n")):
+        (tmp_path / f"{name}.toml").write_text(
+            text.replace("batch_size = 2\n", f"batch_size = 4\n{more}")
+        )
+    train(tmp_path / "one.toml", tiny_store, tmp_path / "one", stage="autoencoder")
+    words = ["--data", tiny_store, "--out", tmp_path / "two", "--stage", "autoencoder"]
+    done = run([*FEWVIEW, tmp_path / "two.toml", *words, "--devices", 2])
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert farthest(tmp_path / "one", tmp_path / "two", stages=["autoencoder"]) < 1e-5
 
 
 def process_of_rank_one(agent: int) -> int | None:

@@ -13,8 +13,9 @@ from fewview.data.volume import Volume
 from fewview.models.x2ct import ExampleDropout, X2ct
 from fewview.reconstruct import reconstruct
 from fewview.training import train
-from fewview.training.config import RegressionRun, load_run
+from fewview.training.config import load_run
 from fewview.training.regression import adversarial_losses, projection_loss
+from fewview.training.regression_config import RegressionRun
 from fewview.xray.geometry import preset
 from fewview.xray.views import drr
 

@@ -40,7 +40,7 @@ def differing(first: Path, second: Path) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "latents"])
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one(
     stage, tiny_config, tiny_store, tiny_run, tmp_path
 ):

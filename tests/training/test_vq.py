@@ -14,9 +14,10 @@ from fewview.bundle import load_bundle
 from fewview.models.codebook import Codebook
 from fewview.training import train
 from fewview.training.codes import quantized
-from fewview.training.config import AutoencoderStage, DiffusionStage, load_run
+from fewview.training.config import load_run
 from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AutoencoderStage, DiffusionStage
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -137,7 +138,7 @@ def test_a_system_of_one_view_is_validated_with_one(xctdiff, tiny_store, tmp_pat
 
     monkeypatch.setattr(TrainingSource, "validation", counted)
     train(xctdiff, tiny_store, tmp_path / "run")
-    assert asked[1:] == [1, 1]  # stage 1 looks at no view
+    assert asked == [1, 1]  # stage 1 looks at no view
 
 
 def test_a_shared_codebook_stays_as_stage_one_left_it(xctdiff, tiny_store, tmp_path):
@@ -169,7 +170,9 @@ def test_revival_goes_on_after_a_stop_as_if_there_had_been_none(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
+def test_micro_batches_revive_the_same_codes_and_weigh_the_discriminators_alike(
+    xctdiff, tiny_store, tmp_path
+):
     for run, accumulate in (("one", 1), ("two", 2)):
         more = f"accumulate = {accumulate}\n[training.alignment]"
         text = XCTDIFF.replace("[training.alignment]", more)
@@ -178,7 +181,12 @@ def test_micro_batches_revive_the_same_codes(xctdiff, tiny_store, tmp_path):
     one, two = (load_file(tmp_path / run / "autoencoder.safetensors") for run in ("one", "two"))
     name = "module.autoencoder.codebook."
     assert torch.equal(one[f"{name}used"], two[f"{name}used"])
-    torch.testing.assert_close(one[f"{name}vectors"], two[f"{name}vectors"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(one[f"{name}vectors"], two[f"{name}vectors"], atol=1e-5, rtol=0)
+    told = [
+        [line["loss"] for line in lines(tmp_path / run, "autoencoder") if "loss" in line]
+        for run in ("one", "two")
+    ]
+    assert told[1] == pytest.approx(told[0], abs=1e-5)
 
 
 def test_a_code_that_another_process_chose_is_not_dead():

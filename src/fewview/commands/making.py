@@ -65,6 +65,9 @@ def prepare(
         int | None, typer.Option(min=0, help="Seed of the split without --split; 0.")
     ] = None,
     keep_couch: KeepCouch = False,
+    license: Annotated[
+        str, typer.Option("--license", help="Of the scans whose folders have no LICENSE file.")
+    ] = "",
     force: Force = False,
 ) -> None:
     """Turn CT files into a store to train from."""
@@ -102,6 +105,7 @@ def prepare(
             patients_file=patients,
             split_rule=rule,
             keep_couch=keep_couch,
+            license=license,
             force=force,
             progress=progress,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fewview.data import layouts
 from fewview.data.layouts import CT_SUFFIXES, LAYOUTS
+from fewview.data.licenses import license_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class FoundCase:
 
     collection: str
     """What it belongs to, such as `LIDC-IDRI`; in a plain folder, the source's own name."""
+
+    license: str = ""
+    """What its files say of its license; see `licenses`."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def _cases(roots: Mapping[Path, Path], layout: str) -> tuple[FoundCase, ...]:
             source=_below(path, root),
             patient=own.get(path) or layouts.patient_of_scan(path, layout),
             collection=layouts.collection_of(path, root, layout),
+            license=license_of(path, root),
         )
         for path, root in roots.items()
     ]

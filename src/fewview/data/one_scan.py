@@ -77,6 +77,7 @@ def bring_in(task: Task) -> Outcome:
             voxel_to_patient=volume.voxel_to_patient,
             outside_share=outside_share,
             collection=task.case.collection,
+            license=task.case.license,
         )
     )
 

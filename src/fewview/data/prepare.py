@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fewview.data.cluster import run_on_cluster
 from fewview.data.collections import FoundCase, find_cases
+from fewview.data.licenses import one_line
 from fewview.data.one_scan import Outcome, Task, bring_in
 from fewview.data.splits import DEFAULT_RULE, SPLITS, Assignment, SplitRule, assign_splits
 from fewview.data.splits import split_hash as hash_of
@@ -99,6 +100,7 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
     patients_file: Path | None = None,
     split_rule: SplitRule = DEFAULT_RULE,
     keep_couch: bool = False,
+    license: str = "",
     force: bool = False,
     progress: Progress | None = None,
 ) -> PrepareReport:
@@ -121,6 +123,7 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
         patients_file: CSV with `case,patient`, where the layout does not tell the patients.
         split_rule: How patients are split where no file says it.
         keep_couch: Leave the table in.
+        license: Of the scans whose files do not say theirs; see `licenses`.
         force: Start anew, whatever `out` holds, if it is a store.
         progress: Called after each scan.
 
@@ -146,10 +149,11 @@ def prepare(  # noqa: PLR0913 - one for each flag of the command
         patients_file=patients_file,
         rule=split_rule,
     )
-    stored = _start(out, settings, found.cases, assigned, force=force)
+    cases = [replace(case, license=case.license or one_line(license)) for case in found.cases]
+    stored = _start(out, settings, cases, assigned, force=force)
     tasks = [
         Task(case, assigned[case.id], settings, out.absolute(), stored.get(case.id))
-        for case in found.cases
+        for case in cases
     ]
     if dask is None:
         results = run_tasks(bring_in, tasks, workers=workers)
@@ -201,9 +205,14 @@ def _start(
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise ValueError(f"{out} is neither empty nor a prepared store; choose another folder")
     # The splits of all at once: a store whose run is stopped must not mix old and new ones.
-    collections = {case.id: case.collection for case in found}
+    by_name = {case.id: case for case in found}
     stored = {
-        name: replace(case, **vars(assigned[name]), collection=collections[name])
+        name: replace(
+            case,
+            **vars(assigned[name]),
+            collection=by_name[name].collection,
+            license=by_name[name].license or case.license,
+        )
         for name, case in stored.items()
     }
     write_index(out, settings, list(stored.values()))

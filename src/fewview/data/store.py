@@ -95,6 +95,9 @@ class CaseInfo:
     collection: str = ""
     """What the scan belongs to, such as `LIDC-IDRI`; empty in stores of before it was kept."""
 
+    license: str = ""
+    """As the scan's files or whoever prepared it say; empty where nobody does."""
+
 
 @dataclass(frozen=True, eq=False)
 class Store:

@@ -49,6 +49,13 @@ NEEDS_WEIGHTS = {
 }
 """What a protocol names and this package cannot measure, for want of weights."""
 
+UNMEASURED = (
+    "Skipped by every protocol, because they need trained weights that do not come with the "
+    "package: LPIPS and other learned distances (VGG-16 and the like), Dice and HD95 of organs by "
+    "a pretrained network (TotalSegmentator)."
+)
+"""What a reader may look for in a report and not find, and why."""
+
 
 def protocol_names(names: Iterable[str]) -> tuple[str, ...]:
     """The protocols of a list, each once, in the order given.

@@ -6,6 +6,7 @@ A card holds what files say. What no file says is named as not known, never fill
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fewview.data.licenses import PHANTOM
 from fewview.experiment.summary import HEADLINE, Entry
 from fewview.experiment.tables import Table, interval_text, markdown, views_word
 
@@ -111,7 +112,7 @@ def data_card(
 def _kinds(kinds: Mapping[str, int]) -> str:
     """How many cases of each kind, and what that means."""
     words = {
-        "phantom": "from procedural phantoms of held-out seeds, made by this package: no license",
+        "phantom": "from procedural phantoms of held-out seeds; license: " + PHANTOM,
         "store": "from a prepared store",
         "file": "from CT files; their licenses are not known here, see their source",
     }

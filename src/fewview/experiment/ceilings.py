@@ -1,11 +1,26 @@
-"""What sees the truth and bounds the others; written as volumes like any method's result."""
+"""What sees the truth and bounds the others; written as volumes like any method's result.
+
+The ceiling of an autoencoder is reported wherever samples are decoded by it, named or not.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from fewview.bundle import Bundle
 from fewview.data.volume import Grid, Volume, cubic_grid, resample
-from fewview.experiment.methods import AutoencoderCeiling, Ceiling, GridCeiling, model_of
-from fewview.experiment.prediction import loaded
+from fewview.experiment.config import ExperimentConfig, slug
+from fewview.experiment.methods import (
+    AutoencoderCeiling,
+    Ceiling,
+    GridCeiling,
+    Method,
+    ModelMethod,
+    model_of,
+)
+from fewview.experiment.prediction import draws_samples, loaded
 
 
 def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: str) -> Volume:
@@ -33,3 +48,59 @@ def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: st
             grid = cubic_grid(grid.center_mm, size=own.size, extent_mm=own.extent_mm)
             hu = torch.from_numpy(resample(truth, grid).hu)[None, None]
             return Volume(bundle.autoencode(hu)[0, 0].float().cpu().numpy(), grid.voxel_to_patient)
+
+
+def with_ceilings(config: ExperimentConfig) -> ExperimentConfig:
+    """An experiment with the ceiling of every autoencoder that decodes samples of a method.
+
+    It stands after the first such method, over the autoencoders of all its seeds. One that several
+    models share, and one whose ceiling is named, have one alone. A model that cannot be read fails
+    as a method, not here.
+    """
+    named = [one for one in config.methods.values() if isinstance(one, AutoencoderCeiling)]
+    known = [set(_autoencoders(one, config.seeds)) for one in named]
+    methods: dict[str, Method] = {}
+    for name, method in config.methods.items():
+        methods[name] = method
+        own = _autoencoders(method, config.seeds)
+        if isinstance(method, ModelMethod) and own and not any(own.keys() <= one for one in known):
+            known.append(set(own))
+            model = method.model if len(own) > 1 else next(iter(own.values()))
+            methods[_free_name(name, config)] = AutoencoderCeiling(model=model)
+    return replace(config, methods=methods)
+
+
+def _autoencoders(method: Method, seeds: Sequence[int]) -> dict[str, str]:
+    """Models of a method by the fingerprints of the autoencoders that bound it, over its seeds."""
+    found: dict[str, str] = {}
+    if not isinstance(method, ModelMethod | AutoencoderCeiling):
+        return found
+    for seed in seeds:
+        model = str(model_of(method, seed))
+        try:
+            bounds = isinstance(method, AutoencoderCeiling) or draws_samples(method, seed)
+            bundle = loaded(model, "cpu")
+            if bounds and isinstance(bundle, Bundle):
+                found.setdefault(_fingerprint(bundle), model)
+        except (ValueError, OSError, RuntimeError):
+            continue
+    return found
+
+
+def _fingerprint(bundle: Bundle) -> str:
+    """SHA-256 of what an autoencoder makes of a volume: its grid, its sizes and its weights."""
+    config = bundle.config
+    digest = hashlib.sha256(repr((config.grid, config.autoencoder)).encode())
+    for name, value in sorted(bundle.networks.autoencoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _free_name(name: str, config: ExperimentConfig) -> str:
+    """What to call the ceiling of a method, unlike any method of the experiment."""
+    taken = {slug(one) for one in config.methods}
+    free = f"{name} autoencoder"
+    while slug(free) in taken:
+        free += " ceiling"
+    return free

@@ -70,8 +70,7 @@ def store_facts(path: Path) -> dict[str, Any]:
 
     Returns:
         Its name, the SHA-256 of its index, voxels, counts of cases and patients by split, the
-        share of body outside the model grid, and counts by collection and by license where the
-        index has them.
+        share of body outside the model grid, and counts by collection and by license.
 
     Raises:
         ValueError: If there is no store.
@@ -86,7 +85,7 @@ def store_facts(path: Path) -> dict[str, Any]:
     }
     outside = [case.outside_share for case in store.cases]
     collections = Counter(case.collection or "not stated" for case in store.cases)
-    licenses = Counter(str(getattr(case, "license", "") or "not stated") for case in store.cases)
+    licenses = Counter(case.license or "not stated" for case in store.cases)
     return {
         "name": path.resolve().name,
         "index_sha256": hashlib.sha256((path / "index.json").read_bytes()).hexdigest(),

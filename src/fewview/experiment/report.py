@@ -12,7 +12,7 @@ from typing import Any
 from fewview import config as config_files
 from fewview.data.files import replacing_file, replacing_folder
 from fewview.evaluation.experiment_report import Picture, Section, write_page
-from fewview.evaluation.protocols import HEADLINE, NEEDS_WEIGHTS, RETRIEVAL
+from fewview.evaluation.protocols import HEADLINE, NEEDS_WEIGHTS, RETRIEVAL, UNMEASURED
 from fewview.experiment.cards import counted, data_card, described, model_card
 from fewview.experiment.config import ExperimentConfig, slug
 from fewview.experiment.plots import plots
@@ -179,6 +179,7 @@ def _notes(
     for name in config.protocols:
         if name in NEEDS_WEIGHTS:
             notes.append(f"Protocol {name} is without {NEEDS_WEIGHTS[name]}.")
+    notes.append(UNMEASURED)
     notes += sorted({note for result in results for note in result.notes})
     return notes
 

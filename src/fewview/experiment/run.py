@@ -15,6 +15,7 @@ from fewview.data.files import replacing_file
 from fewview.data.workers import run_tasks
 from fewview.evaluation.protocols import protocol_names
 from fewview.experiment.cases import Case, Sources, list_cases
+from fewview.experiment.ceilings import with_ceilings
 from fewview.experiment.config import ExperimentConfig
 from fewview.experiment.facts import model_facts, store_facts
 from fewview.experiment.methods import model_of
@@ -49,6 +50,8 @@ def run_experiment(
 ) -> Plan:
     """Do all that is not done yet; writes per-case results and `plan.json`, no report.
 
+    Ceilings of autoencoders come in beside what `config` names; see `with_ceilings`.
+
     Args:
         config: What to compare.
         out: Folder of the experiment: new, empty, or one that this function wrote.
@@ -65,6 +68,7 @@ def run_experiment(
     """
     protocol_names(config.protocols)
     cases = list_cases(config, sources)
+    config = with_ceilings(config)
     _claim(out, config, sources, device)
     plan = make_plan(config, cases, device)
     threads = None if workers == 1 else max(1, num_cores() // workers)

@@ -15,7 +15,6 @@ from fewview.system import Networks
 from fewview.training.batches import group_places
 from fewview.training.codes import quantized
 from fewview.training.collapse import Watch, matched_cosine
-from fewview.training.config import AlignmentStage
 from fewview.training.contrast import (
     Memory,
     case_contrast,
@@ -27,6 +26,7 @@ from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage
 from fewview.training.views import usual_view_count
 
 
@@ -174,8 +174,7 @@ def train_alignment(
     codebook = view_encoder.codebook
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
-    validation = source.validation(usual_view_count(source.system.views))
-    true = true_latents(networks, [target for target, _ in validation], source)
+    true = true_latents(networks, source)
     watch = Watch(config.warmup_steps + config.num_steps // 10)
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
@@ -215,7 +214,7 @@ def train_alignment(
 
     def validate() -> dict[str, list[float]]:
         scores, found = [], []
-        for target, views in validation:
+        for target, views in source.validation(usual_view_count(source.system.views)):
             with source.autocast():
                 encoding = view_encoder(views.images, views.rays, with_estimate=config.reconstructs)
                 if config.contrasts:
@@ -242,10 +241,13 @@ def voxel_error(config: AlignmentStage, estimate: Tensor, target: Tensor) -> Flo
 
 
 @torch.no_grad()
-def true_latents(networks: Networks, targets: list[Tensor], source: TrainingSource) -> Tensor:
-    """Latents of the validation CTs; empty without any."""
+def true_latents(networks: Networks, source: TrainingSource) -> Tensor:
+    """Latents of this process's validation CTs; empty without any."""
     with source.autocast():
-        found = [networks.autoencoder.encode(target).mean.float() for target in targets]
+        found = [
+            networks.autoencoder.encode(target).mean.float()
+            for target in source.validation_targets()
+        ]
     return torch.cat(found) if found else torch.empty(0)
 
 

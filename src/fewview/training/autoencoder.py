@@ -1,36 +1,30 @@
 """Stage 1: the autoencoder learns to keep augmented bodies, by a KL latent or by codes."""
 
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fewview.models.codebook import code_counts, quantization_loss
-from fewview.models.discriminator import PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
 from fewview.models.vq_autoencoder import VqAutoencoder
 from fewview.system import AnyAutoencoder
+from fewview.training.adversarial import Adversary, Losses, Planes, Restored
+from fewview.training.batches import shares
 from fewview.training.codes import held_out_figures, quantized
 from fewview.training.compression import (
     SLAB,
-    adaptive_weight,
     feature_distance,
     frequency_bands,
-    hinge_losses,
     random_plane,
     sharpness_error,
     slabs,
 )
-from fewview.training.config import AutoencoderStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
-
-Losses = tuple[Tensor, dict[str, float]]
-"""A weighted loss, and the unweighted figures to log."""
-
-Planes = list[tuple[int, int]]
-"""For each example a random plane: axis and index."""
+from fewview.training.system_config import AutoencoderStage
 
 
 def train_autoencoder(
@@ -48,67 +42,75 @@ def train_autoencoder(
     discriminators that learn beside it.
     """
     keys = source.keys()
-    validation = source.validation()
-    modules: dict[str, nn.Module] = {"autoencoder": autoencoder} | _discriminators(config, source)
+    adversary = Adversary(config, autoencoder, source)
     perceptual = config.perceptual_weight + config.slab_perceptual_weight > 0.0
     features = RandomFeatures().to(source.device) if perceptual else None
     autoencoder.encoder.requires_grad_(not config.decoder_only)
     if isinstance(autoencoder, VqAutoencoder):
         autoencoder.codebook.requires_grad_(not config.decoder_only)
 
-    def step_loss(step: int, places: range) -> Losses:
+    @lru_cache(maxsize=config.accumulate)  # `balance` needs them before their turn comes
+    def targets(step: int, places: range) -> Tensor:
         chosen = source.draw(config.batch_size, len(keys), 10, step)
         # A seed beyond the cached copies: the autoencoder never sees one body twice.
         seed = len(keys) + step * config.batch_size
         bodies = [
             source.body(ExampleKey(keys[chosen[place]].case, seed + place)) for place in places
         ]
-        target = torch.cat([source.target(body) for body in bodies])
-        restored, (loss, figures) = _restored(config, autoencoder, target, source, step, places)
+        return torch.cat([source.target(body) for body in bodies])
+
+    def restored(step: int, places: range, *, revives: bool = True) -> tuple[Restored, Losses]:
+        target = targets(step, places)
+        volume, losses = _restored(
+            config, autoencoder, target, source, step, places, revives=revives
+        )
         planes = [
             random_plane(target.shape[-1], generator_of(source.training.seed, 13, step, place))
             for place in places
         ]
-        more, seen = _restoration(config, features, restored, target, planes)
+        return Restored(volume, target, planes), losses
+
+    @lru_cache(maxsize=1)
+    def balance(step: int) -> Tensor:
+        turns = shares(config, "autoencoder", source.processes)
+        return adversary.balance(restored(step, places)[0] for places in turns)
+
+    def step_loss(step: int, places: range) -> Losses:
+        judges = adversary.judges(step)
+        weight = balance(step) if judges and config.accumulate > 1 else None
+        pair, (loss, figures) = restored(step, places, revives=weight is None)
+        more, seen = _restoration(config, features, *pair)
         loss, figures = loss + more, figures | seen
-        if config.discriminator_weight > 0.0 and step >= config.discriminator_start:
-            more, seen = _adversarial(config, modules, restored, target, planes, source)
+        if judges:
+            more, seen = adversary.losses(pair, weight)
             loss, figures = loss + more, figures | seen
         return loss, figures
-
-    def validate() -> dict[str, list[float]]:
-        scores, counts = [], []
-        for target, _ in validation:
-            with source.autocast():
-                latent = autoencoder.encode(target).mean
-                restored = autoencoder.decode(latent)
-            scores.append(psnr_db(restored, target))
-            if isinstance(autoencoder, VqAutoencoder):
-                codebook = autoencoder.codebook
-                counts.append(code_counts(codebook(latent).indices, len(codebook.vectors)))
-        figures = {"val_psnr_db": scores}
-        if isinstance(autoencoder, VqAutoencoder):
-            figures |= held_out_figures(autoencoder.codebook, counts, source)
-        return figures
 
     stage = Stage(
         name="autoencoder",
         config=config,
-        module=nn.ModuleDict(modules),
+        module=nn.ModuleDict({"autoencoder": autoencoder, **adversary.discriminators}),
         step_loss=step_loss,
-        validate=validate,
+        validate=partial(_validate, autoencoder, source),
     )
     fit(stage, out, source.processes, report=report)
 
 
-def _discriminators(config: AutoencoderStage, source: TrainingSource) -> dict[str, nn.Module]:
-    """The discriminators that learn, by their names in the checkpoint."""
-    dims = {"discriminator": 3} if config.discriminator_weight > 0.0 else {}
-    dims |= {"slice_discriminator": 2} if config.slice_discriminator else {}
-    return {
-        name: PatchDiscriminator(config.discriminator, 1, dims=count).to(source.device)
-        for name, count in dims.items()
-    }
+def _validate(autoencoder: AnyAutoencoder, source: TrainingSource) -> dict[str, list[float]]:
+    """PSNR of each held-out case after the autoencoder, and the use of the codes."""
+    scores, counts = [], []
+    for target in source.validation_targets():
+        with source.autocast():
+            latent = autoencoder.encode(target).mean
+            restored = autoencoder.decode(latent)
+        scores.append(psnr_db(restored, target))
+        if isinstance(autoencoder, VqAutoencoder):
+            codebook = autoencoder.codebook
+            counts.append(code_counts(codebook(latent).indices, len(codebook.vectors)))
+    figures = {"val_psnr_db": scores}
+    if isinstance(autoencoder, VqAutoencoder):
+        figures |= held_out_figures(autoencoder.codebook, counts, source)
+    return figures
 
 
 def _restored(
@@ -118,13 +120,15 @@ def _restored(
     source: TrainingSource,
     step: int,
     places: range,
+    *,
+    revives: bool = True,
 ) -> tuple[Tensor, Losses]:
     """The restored volume, and what the latent between costs."""
     if isinstance(autoencoder, VqAutoencoder):
         with source.autocast():
             latent = autoencoder.encode(target).mean
             codes, figures = quantized(
-                autoencoder.codebook, latent, config, source, places, 12, step
+                autoencoder.codebook, latent, config, source, places, 12, step, revives=revives
             )
             restored = autoencoder.decode_codes(codes.latent)
         distance = quantization_loss(latent, codes)
@@ -170,27 +174,3 @@ def _restoration(
         figures["slab_perceptual"] = distance.item()
         loss = loss + config.slab_perceptual_weight * distance
     return loss, figures
-
-
-def _adversarial(
-    config: AutoencoderStage,
-    modules: dict[str, nn.Module],
-    restored: Tensor,
-    target: Tensor,
-    planes: Planes,
-    source: TrainingSource,
-) -> Losses:
-    """The hinge losses of all networks, the autoencoder's balanced against its L1."""
-    autoencoder = modules["autoencoder"]
-    with source.autocast():
-        fooling, telling = hinge_losses(modules["discriminator"], restored, target)
-        if config.slice_discriminator:
-            slices = [slabs(volume, planes, 1)[:, :, 0] for volume in (restored, target)]
-            more = hinge_losses(modules["slice_discriminator"], slices[0], slices[1])
-            fooling, telling = fooling + more[0], telling + more[1]
-    l1 = (restored - target).abs().mean()
-    last = autoencoder.decoder[-1].weight  # type: ignore[index,union-attr]
-    weight = adaptive_weight(l1, fooling, last, average=source.processes.average)
-    figures = {"fooling": fooling, "telling": telling, "fooling_weight": weight}
-    loss = config.discriminator_weight * weight * fooling + telling
-    return loss, {name: value.item() for name, value in figures.items()}

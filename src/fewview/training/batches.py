@@ -4,16 +4,11 @@ A place is an example's index in the global batch. What an example is and every 
 it follow from the step and its place, so it does not matter which process computes it when.
 """
 
-import math
-from collections.abc import Callable
-
-import torch
-from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewview.training.config import StageConfig
 from fewview.training.processes import Processes
+from fewview.training.stage_config import StageConfig
 
 
 def shares(config: StageConfig, name: str, processes: Processes) -> list[range]:
@@ -59,21 +54,3 @@ def check_statistics(module: nn.Module, name: str, processes: Processes) -> None
             f"{name}: its network normalizes by statistics of the batch, which {processes.count} "
             f"processes would not share; train it with one"
         )
-
-
-@torch.no_grad()
-def in_shares(
-    work: Callable[[int], Shaped[Tensor, "1 *shape"]], count: int, processes: Processes
-) -> Shaped[Tensor, "count *shape"]:
-    """The results of `work` for all of 0 to `count` - 1, each process computing its share.
-
-    Args:
-        work: The same function in every process; its results are moved to the CPU.
-        count: How many there are.
-        processes: The group.
-    """
-    # Rounded up, so that all have as many: the last ones of the others repeat the first.
-    turns = math.ceil(count / processes.count)
-    own = [work((turn * processes.count + processes.rank) % count) for turn in range(turns)]
-    of_rank = processes.gathered(torch.cat(own)).unflatten(0, (processes.count, turns))
-    return of_rank.transpose(0, 1).flatten(0, 1)[:count].cpu().contiguous()

@@ -13,9 +13,9 @@ from fewview.models.codebook import (
     usage_share,
 )
 from fewview.training.batches import group_places
-from fewview.training.config import AlignmentStage, AutoencoderStage
 from fewview.training.examples import generator_of
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage, AutoencoderStage
 
 REVIVED_SHARE = 0.8
 """Of a stage's steps; in those that remain averaged codes and averaged networks come together."""
@@ -28,6 +28,7 @@ def quantized(
     source: TrainingSource,
     places: range,
     *seeds: int,
+    revives: bool = True,
 ) -> tuple[Quantized, dict[str, float]]:
     """The codes of a micro-batch and figures of their use; dead codes are revived when it is time.
 
@@ -41,11 +42,12 @@ def quantized(
         source: Gathers, and says who is first.
         places: Of the step's batch.
         seeds: Of the draws; the last is the step.
+        revives: Whether this may revive codes; a second time in a step it must not.
     """
     step, every = seeds[-1], config.revive_every
     learns = codebook.vectors.requires_grad
     due = every > 0 and step > 0 and step % every == 0 and step < REVIVED_SHARE * config.num_steps
-    if learns and due and group_places(places, source.processes).start == 0:
+    if revives and learns and due and group_places(places, source.processes).start == 0:
         _revive(codebook, latent[:1].detach(), source, *seeds)
     found = codebook(latent)
     counts = code_counts(found.indices, len(codebook.vectors))

@@ -3,8 +3,6 @@
 Functions of volumes only; which of them count, and how much, is in `AutoencoderStage`.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -101,44 +99,47 @@ def _blurred(volume: Volume, kernel: tuple[float, ...]) -> Volume:
     return volume
 
 
-def hinge_losses(
-    discriminator: nn.Module, restored: VolumeOrSlice, target: VolumeOrSlice
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Losses of the autoencoder (fooling) and of the discriminator (telling), for one backward.
-
-    The first holds the discriminator's weights fixed, the second the restored volume: their sum
-    gives each network its own gradients alone.
+def fooling_loss(discriminator: nn.Module, restored: VolumeOrSlice) -> Float[Tensor, ""]:
+    """Loss of the autoencoder, the discriminator's weights held fixed.
 
     References:
-        Lim and Ye (2017), equations 14 and 15; the factor 0.5 as in Esser et al. (2021), VQGAN.
+        Lim and Ye (2017), equation 15.
     """
     fixed = discriminator.state_dict()  # detached from the weights
-    fooling = -functional_call(discriminator, fixed, (restored,)).mean()
-    true, made = discriminator(target), discriminator(restored.detach())
-    telling = 0.5 * (torch.relu(1.0 - true).mean() + torch.relu(1.0 + made).mean())
-    return fooling, telling
+    return -functional_call(discriminator, fixed, (restored,)).mean()
 
 
-def adaptive_weight(
-    l1: Float[Tensor, ""],
-    fooling: Float[Tensor, ""],
-    last_weight: Tensor,
-    *,
-    average: Callable[[Tensor], Tensor] = lambda values: values,
+def telling_loss(
+    discriminator: nn.Module, restored: VolumeOrSlice, target: VolumeOrSlice
 ) -> Float[Tensor, ""]:
+    """Hinge loss of the discriminator, the restored volume held fixed.
+
+    References:
+        Lim and Ye (2017), equation 14; the factor 0.5 as in Esser et al. (2021), VQGAN.
+    """
+    true, made = discriminator(target), discriminator(restored.detach())
+    return 0.5 * (torch.relu(1.0 - true).mean() + torch.relu(1.0 + made).mean())
+
+
+def pulls(
+    l1: Float[Tensor, ""], fooling: Float[Tensor, ""], last_weight: Tensor
+) -> Float[Tensor, "2 ..."]:
+    """Gradients of the mean absolute error and of the adversarial loss at the last convolution."""
+    losses = (l1, fooling)
+    return torch.stack(
+        [torch.autograd.grad(loss, last_weight, retain_graph=True)[0] for loss in losses]
+    )
+
+
+def adaptive_weight(pulls: Float[Tensor, "2 ..."]) -> Float[Tensor, ""]:
     """The factor that gives fooling as large a gradient as the L1 at the last convolution.
 
     Args:
-        l1: Mean absolute error.
-        fooling: Adversarial loss of the autoencoder.
-        last_weight: Weight of the last convolution.
-        average: Brings a gradient to that of the whole batch, where several processes share it.
+        pulls: Both gradients, over the whole batch: the norm of a mean is no mean of norms, so
+            the parts of a divided batch would each find another factor.
 
     References:
         Esser et al. (2021), VQGAN, equation 7.
     """
-    wanted, found = (
-        average(torch.autograd.grad(loss, last_weight, retain_graph=True)[0]).norm()
-        for loss in (l1, fooling)
-    )
+    wanted, found = (gradient.norm() for gradient in pulls)
     return (wanted / (found + SMALLEST_GRADIENT)).clamp(max=LARGEST_WEIGHT).detach()

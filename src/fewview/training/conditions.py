@@ -3,21 +3,19 @@
 Stage 3 then runs the denoiser alone: neither projector nor view encoder.
 """
 
-import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float16
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fewview.data.files import replacing_file
 from fewview.sampling import EncodedViews, condition_of
 from fewview.system import Networks, SystemConfig
-from fewview.training.batches import in_shares
-from fewview.training.checkpoint import read_checkpoint
+from fewview.training.caches import cached
 from fewview.training.latents import Latents
+from fewview.training.loop import Report
 from fewview.training.source import TrainingSource
 
 
@@ -36,20 +34,15 @@ class Conditions:
         return EncodedViews(condition, coarse, condition.new_empty(len(chosen), 1, 0, 0, 0))
 
 
-@torch.no_grad()
 def cached_conditions(
     path: Path,
     system: SystemConfig,
     networks: Networks,
     latents: Latents,
     source: TrainingSource,
+    report: Report,
 ) -> Conditions:
     """Read the conditions of the run, or draw each copy's views, encode them and keep that."""
-    expected = json.dumps([[key.case, key.seed] for key in latents.keys])
-    if path.exists():
-        tensors, metadata = read_checkpoint(path)
-        if metadata.get("keys") == expected:
-            return Conditions(tensors["condition"], tensors["coarse"])
 
     def encoded(index: int) -> Tensor:
         views = source.views([source.body(latents.keys[index])], range(1), 35, index)
@@ -57,11 +50,6 @@ def cached_conditions(
             found = condition_of(system, networks, views.images, views.rays)
         return torch.cat([found.condition, found.coarse], dim=1).half()
 
-    both = in_shares(encoded, len(latents.keys), source.processes)
-    told = both.shape[1] - latents.mean.shape[1]
-    conditions = Conditions(both[:, :told].contiguous(), both[:, told:].contiguous())
-    if source.processes.first:
-        tensors = {"condition": conditions.condition, "coarse": conditions.coarse}
-        with replacing_file(path) as writing:
-            save_file(tensors, writing, {"keys": expected})
-    return conditions
+    both = cached(path, latents.keys, encoded, source.processes, partial(report, "conditions"))
+    num_latent = latents.mean.shape[1]
+    return Conditions(both[:, :-num_latent], both[:, -num_latent:])

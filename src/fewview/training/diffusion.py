@@ -16,11 +16,11 @@ from fewview.diffusion.noise import Schedule
 from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, SystemConfig
 from fewview.training.conditions import cached_conditions
-from fewview.training.config import AlignmentStage, DiffusionStage
 from fewview.training.examples import generator_of, uniform
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.source import TrainingSource
+from fewview.training.system_config import AlignmentStage, DiffusionStage
 from fewview.training.views import usual_view_count
 
 VALIDATION_NFE = 10  # denoiser calls for a sample of each validation case
@@ -44,11 +44,10 @@ def train_diffusion(
     The scale of what the denoiser samples is measured first and kept in `networks`.
     """
     schedule = Schedule(system.noise)
-    validation = source.validation(usual_view_count(system.views))
     fixed = None
     if config.fixed_views:
         path = out / "conditions.safetensors"
-        fixed = cached_conditions(path, system, networks, latents, source)
+        fixed = cached_conditions(path, system, networks, latents, source, report)
     scale = measured_scale(system, networks, latents, source)
     networks.latent_scale = source.processes.of_first(scale)  # machines may round differently
 
@@ -91,7 +90,7 @@ def train_diffusion(
 
     def validate() -> dict[str, list[float]]:
         scores = []
-        for target, views in validation:
+        for target, views in source.validation(usual_view_count(system.views)):
             noise = torch.randn(
                 (1, *latents.mean.shape[1:]), generator=generator_of(source.training.seed, 33)
             ).to(target.device)

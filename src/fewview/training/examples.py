@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewview.data.store import Store
 from fewview.system import GridConfig
-from fewview.training.config import AugmentationConfig
+from fewview.training.stage_config import AugmentationConfig
 
 BONE_HU = 150.0
 LUNG_HU = -500.0
@@ -66,9 +66,9 @@ class ScanCache:
         hu = torch.from_numpy(volume.hu).round().clamp(-1000, 32767).to(torch.int16)
         return hu, torch.from_numpy(volume.voxel_to_patient)
 
-    def read(self, case: str) -> Body:
-        """The scan as stored, the model grid about its center."""
-        hu, matrix = self._read(case)
+    def read(self, case: str, *, keep: bool = True) -> Body:
+        """The scan as stored, the model grid about its center; kept in memory unless told not."""
+        hu, matrix = self._read(case) if keep else self._load(case)
         return Body(hu.float(), matrix, center_of(hu, matrix))
 
 

@@ -20,9 +20,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from fewview.training.batches import check_statistics, shares
 from fewview.training.checkpoint import read_checkpoint, restore, save_checkpoint
-from fewview.training.config import StageConfig
 from fewview.training.memory import explained, recomputing
 from fewview.training.processes import Processes
+from fewview.training.stage_config import StageConfig
 
 Report = Callable[[str, int, int, str], None]
 """(stage, steps done, steps in all, what to show) while training."""

@@ -12,8 +12,8 @@ from fewview.models.prior import CrossAttention
 from fewview.models.pseudo_layers import PlaneBlock
 from fewview.models.replicate_encoder import PlainBlock
 from fewview.models.x2ct import DenseBlock
-from fewview.training.config import StageConfig
 from fewview.training.processes import LostProcesses, OneProcessFailed, Processes, is_loss
+from fewview.training.stage_config import StageConfig
 
 RECOMPUTED = (ResidualBlock, SelfAttention, CrossAttention, PlainBlock, PlaneBlock, DenseBlock)
 """Blocks whose inner activations can be computed again in the backward pass."""

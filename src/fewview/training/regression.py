@@ -12,9 +12,9 @@ from fewview.models.implicit import Implicit
 from fewview.models.lifting import RayGrid, fuse, lift
 from fewview.models.replication import central_images, replicate
 from fewview.models.x2ct import ExampleDropout, X2ct, X2ctConfig
-from fewview.training.config import RegressionStage
 from fewview.training.examples import ExampleKey, generator_of
 from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.regression_config import RegressionStage
 from fewview.training.source import TrainingSource
 from fewview.training.views import ViewBatch, usual_view_count
 
@@ -84,7 +84,6 @@ def train_regression(
 ) -> None:
     """Fit a regressor to fresh augmented bodies; losses are those of volumes in [0, 1]."""
     keys = source.keys()
-    validation = source.validation(usual_view_count(source.system.views))
     modules: dict[str, nn.Module] = {"network": network}
     if config.adversarial_weight > 0.0:
         modules["discriminator"] = discriminator_of(config, network).to(source.device)
@@ -106,7 +105,7 @@ def train_regression(
 
     def validate() -> dict[str, list[float]]:
         scores = []
-        for target, views in validation:
+        for target, views in source.validation(usual_view_count(source.system.views)):
             with source.autocast():
                 scores.append(psnr_db(network(views.images, views.rays), target))
         return {"val_psnr_db": scores}

@@ -16,13 +16,14 @@ from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.batches import shares
 from fewview.training.checkpoint import part, read_checkpoint
-from fewview.training.config import AnyRun, RegressionRun, RunConfig, load_run
+from fewview.training.config import AnyRun, RunConfig, load_run
 from fewview.training.diffusion import parts_to_learn, train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
 from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
+from fewview.training.regression_config import RegressionRun
 from fewview.training.source import TrainingSource
 from fewview.training.start import AnyNetworks, fingerprint, start_from
 
@@ -160,7 +161,7 @@ def _run_stage(
     if name == "autoencoder":
         train_autoencoder(training.autoencoder, networks.autoencoder, source, out, report=report)
         return
-    latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source)
+    latents = cached_latents(out / "latents.safetensors", networks.autoencoder, source, report)
     if name == "alignment" and training.alignment is not None:
         train_alignment(training.alignment, networks, latents, source, out, report=report)
         return

@@ -1,7 +1,7 @@
 """Where a run's examples come from: the train split, augmented; the val split, as it is."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fewview.data.store import CaseInfo, Store
 from fewview.regressor import AnySystem
-from fewview.training.config import ExamplesConfig
 from fewview.training.examples import (
     Body,
     ExampleKey,
@@ -21,6 +20,7 @@ from fewview.training.examples import (
     uniform,
 )
 from fewview.training.processes import Processes
+from fewview.training.stage_config import ExamplesConfig
 from fewview.training.views import (
     ViewBatch,
     draw_num_views,
@@ -129,16 +129,28 @@ class TrainingSource:
         """
         return self.processes.gathered(values)
 
-    def validation(self, num_views: int = 2) -> list[tuple[Tensor, ViewBatch]]:
-        """Targets and standard, noise-free views of this process's share of the val split."""
-        pairs = []
-        geometries = standard_geometries(self.system.views, num_views)
+    def held_out(self) -> Iterator[Body]:
+        """This process's share of the val split as stored, one case after the other."""
         for case in self.store.of_split("val")[self.processes.rank :: self.processes.count]:
-            body = self.scans.read(case.id)
-            images, views = project_body(body, geometries)
-            batch = view_batch([images], [views], [body], [True], self.system.grid)
-            pairs.append((self.target(body), self._moved(batch)))
-        return pairs
+            yield self.scans.read(case.id, keep=False)
+
+    def validation_targets(self) -> Iterator[Float[Tensor, "1 1 depth height width"]]:
+        """This process's share of the val split as `validation` has it, without views."""
+        for body in self.held_out():
+            yield self.target(body)
+
+    def validation(self, num_views: int = 2) -> Iterator[tuple[Tensor, ViewBatch]]:
+        """Targets and standard, noise-free views of this process's share of the val split.
+
+        Cases are read and projected one at a time, in every validation anew: kept, the rays of
+        each would be six numbers per voxel and view.
+        """
+        for body in self.held_out():
+            yield self.target(body), self._standard_views(body, num_views)
+
+    def _standard_views(self, body: Body, num_views: int) -> ViewBatch:
+        images, views = project_body(body, standard_geometries(self.system.views, num_views))
+        return self._moved(view_batch([images], [views], [body], [True], self.system.grid))
 
     def _moved(self, batch: ViewBatch) -> ViewBatch:
         return ViewBatch(batch.images.to(self.device), batch.rays.to(self.device))

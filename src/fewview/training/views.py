@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fewview.models.lifting import RayGrid
 from fewview.system import GridConfig, ViewRange, network_images, ray_grid
-from fewview.training.config import AugmentationConfig
 from fewview.training.examples import Body, uniform
+from fewview.training.stage_config import AugmentationConfig
 from fewview.xray.attenuation import hu_to_attenuation
 from fewview.xray.detector import DetectorConfig, display_style, expose
 from fewview.xray.geometry import (

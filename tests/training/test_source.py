@@ -1,0 +1,88 @@
+"""Validation takes the memory of one case, however many there are."""
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewview.config import load
+from fewview.data.store import (
+    CaseInfo,
+    Store,
+    StoreSettings,
+    open_store,
+    write_case,
+    write_index,
+)
+from fewview.training import source as source_module
+from fewview.training import train
+from fewview.training.config import RunConfig
+from fewview.training.examples import ScanCache
+from fewview.training.processes import join
+from fewview.training.source import TrainingSource
+
+NUM_HELD_OUT = 4
+
+
+@pytest.fixture(scope="module")
+def held_out_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise: two cases to train and four to validate."""
+    path = tmp_path_factory.mktemp("held_out")
+    draw, cases = np.random.default_rng(0), []
+    for i in range(2 + NUM_HELD_OUT):
+        write_case(path, str(i), draw.integers(-1000, 1000, (16, 16, 16), dtype=np.int16))
+        case = CaseInfo(
+            id=str(i),
+            patient=str(i),
+            split="train" if i < 2 else "val",
+            source=str(i),
+            checksum=str(i),
+            shape=(16, 16, 16),
+            voxel_to_patient=np.diag([25.0, 25.0, 25.0, 1.0]),
+            outside_share=0.0,
+        )
+        cases.append(case)
+    write_index(path, StoreSettings(size=16), cases)
+    return path
+
+
+@pytest.fixture
+def source(tiny_config, held_out_store) -> TrainingSource:
+    run, opened = load(tiny_config, RunConfig), open_store(held_out_store)
+    return TrainingSource(run.system, run.training, opened, ScanCache(opened), join("cpu"))
+
+
+def test_in_validation_only_one_case_is_alive(source):
+    made, alive = [], []
+    for target, views in source.validation():
+        made += [weakref.ref(part) for part in (target, views.images, views.rays.position)]
+        alive.append([part() is not None for part in made].count(True))
+    assert alive == [3] * NUM_HELD_OUT
+
+
+def test_held_out_scans_are_read_anew_and_never_take_the_place_of_training_scans(
+    source, monkeypatch
+):
+    asked, read = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda *args: asked.append(args[1]) or read(*args))
+    for _ in range(2):
+        assert len(list(source.validation_targets())) == NUM_HELD_OUT
+    assert sorted(asked) == sorted(2 * [case.id for case in source.store.of_split("val")])
+
+
+def test_no_stage_keeps_the_cases_it_has_validated(
+    tiny_config, held_out_store, tmp_path, monkeypatch
+):
+    alive, made, view_batch = [], [], source_module.view_batch
+
+    def counting(*args):
+        alive.append([one() is not None for one in made].count(True))
+        batch = view_batch(*args)
+        made.append(weakref.ref(batch.rays.position))
+        return batch
+
+    monkeypatch.setattr(source_module, "view_batch", counting)
+    train(tiny_config, held_out_store, tmp_path / "run")
+    assert len(alive) == 2 * NUM_HELD_OUT  # stages 2 and 3; stage 1 needs no views
+    assert max(alive) <= 1  # the one before, while the next is made
