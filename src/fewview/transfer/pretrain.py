@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewview.training.config import StageConfig
 from fewview.training.examples import uniform
 from fewview.training.loop import Report, Stage, fit
+from fewview.training.stage_config import StageConfig
 from fewview.transfer.setting import MovementConfig, Setting, Unit, UnitVolumes, moved, movement
 
 NAME = "pretraining"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fewview.data.images import write_labels
 from fewview.data.labelled import LabelledCase, LabelledSet, on_cube, read_labelled
-from fewview.training.config import StageConfig
 from fewview.training.loop import Report, Stage, fit
+from fewview.training.stage_config import StageConfig
 from fewview.transfer.setting import (
     MovementConfig,
     Setting,
