@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fewview.data.volume import Grid, cubic_grid
-from fewview.evaluation.tissues import error_by_label, labels_on, tfprdit_hu
+from fewview.evaluation.tissues import error_by_label, tfprdit_hu
 
 BANDS = {"air": (-1024, -900), "lung": (-900, -500), "fat": (-150, -50), "soft": (-50, 100),
          "bone": (300, 1500)}  # fmt: skip
@@ -56,16 +55,3 @@ def test_errors_by_label_are_those_of_its_voxels():
         "label_0_mae": 0.0, "label_0_bias": 0.0, "label_0_share": 0.5,
         "lung_mae": 20.0, "lung_bias": 10.0, "lung_share": 0.5,
     }  # fmt: skip
-
-
-def test_labels_keep_their_place_on_another_grid_and_are_never_mixed():
-    coarse = cubic_grid(np.array([5.0, -3.0, 40.0]), size=3, extent_mm=30.0)
-    labels = np.arange(27, dtype=np.uint8).reshape(3, 3, 3) * 9
-    fine = cubic_grid(np.array([5.0, -3.0, 40.0]), size=6, extent_mm=30.0)
-    expected = labels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-    np.testing.assert_array_equal(labels_on((labels, coarse.voxel_to_patient), fine), expected)
-    moved = coarse.voxel_to_patient.copy()
-    moved[2, 3] += 10.0  # one voxel toward superior
-    shifted = labels_on((labels, coarse.voxel_to_patient), Grid((3, 3, 3), moved))
-    np.testing.assert_array_equal(shifted[:2], labels[1:])
-    assert not shifted[2].any()

@@ -58,7 +58,7 @@ def bring_in(task: Task) -> Outcome:
         OSError: If the store cannot be written; then the next scan could not be, either.
     """
     try:
-        checksum = _checksum(task.case.path)
+        checksum = checksum_of(task.case.path)
         if task.known is not None and _is_current(task.out, task.known, checksum):
             return Outcome(task.known, kept=True)
         scan = _read(task.case.path, task.settings)
@@ -122,7 +122,7 @@ def _mass(volume: Volume) -> float:
     return float(np.clip(volume.hu - AIR_HU, 0.0, None).sum(dtype=np.float64))
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
     """SHA-256 of the bytes of a scan's files, in the order of their names."""
     digest = hashlib.sha256()
     for file in source_files(path):

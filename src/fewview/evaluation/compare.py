@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 
 from fewview.data.body import body_mask, remove_couch
+from fewview.data.labelled import LabelMap, labels_on
 from fewview.data.volume import Volume, resample, scanned
 from fewview.evaluation.metrics import Mask, bone_dice, power_spectrum_ratio
 from fewview.evaluation.protocols import HEADLINE, RETRIEVAL, measure, protocol_names
-from fewview.evaluation.tissues import LabelMap, error_by_label, labels_on
+from fewview.evaluation.tissues import error_by_label
 
 AIR_HU = -1000.0
 

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float64, UInt8
-from scipy.ndimage import affine_transform
 
-from fewview.data.volume import Grid
 from fewview.evaluation.metrics import Hu, Mask
 
 STORED_WINDOW = (-1000.0, 1500.0)
@@ -25,9 +23,6 @@ BANDS = {
     "bone": (300.0, 1500.0),
 }
 """Bands of the truth in HU, the upper end excluded: Fredy-Zhang/TF-PRDiT."""
-
-LabelMap = tuple[UInt8[np.ndarray, "_ _ _"], Float64[np.ndarray, "4 4"]]
-"""Labels toward superior, posterior, left, and where voxel (x, y, z) lies, as files give them."""
 
 
 def tfprdit_hu(prediction: Hu, truth: Hu, mask: Mask | None = None) -> dict[str, float]:
@@ -94,22 +89,6 @@ def error_by_label(
         result[f"{name}_bias"] = float(signed[label] / counts[label])
         result[f"{name}_share"] = float(counts[label] / len(errors))
     return result
-
-
-def labels_on(labels: LabelMap, grid: Grid) -> UInt8[np.ndarray, "_ _ _"]:
-    """A label map on another grid: each voxel takes the label nearest to it, 0 outside."""
-    values, voxel_to_patient = labels
-    index_map = np.linalg.inv(voxel_to_patient) @ grid.voxel_to_patient  # (x, y, z)
-    moved: UInt8[np.ndarray, "_ _ _"] = affine_transform(
-        values,
-        index_map[2::-1, 2::-1],  # (z, y, x)
-        index_map[2::-1, 3],
-        output_shape=grid.shape,
-        output=np.uint8,
-        order=0,
-        mode="grid-constant",
-    )
-    return moved
 
 
 def _errors_of(errors: Float64[np.ndarray, " _"]) -> dict[str, float]:
