@@ -1,9 +1,10 @@
 """Plots join what belongs together and draw what is finite."""
 
 import math
+from itertools import cycle, islice
 
 from fewview.evaluation.statistics import Interval
-from fewview.experiment.plots import plots
+from fewview.experiment.plots import COLORS, MARKERS, plots
 from fewview.experiment.summary import Entry
 
 
@@ -30,3 +31,8 @@ def test_infinite_and_unknown_ends_are_no_error_and_the_picture_is_the_same_ever
     entries = [entry("a", 1, 0.0, math.inf), entry("b", 1, 0.0)]
     entries[1].measures["ssim"] = Interval(0.5, math.nan, math.nan)
     assert plots(entries) == plots(entries)
+
+
+def test_no_two_of_many_methods_look_alike():
+    looks = list(islice(zip(cycle(COLORS), cycle(MARKERS)), 60))
+    assert len(set(looks)) == 60

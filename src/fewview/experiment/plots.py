@@ -17,7 +17,10 @@ from fewview.experiment.tables import shown_name, views_word
 PANELS = HEADLINE[:4]
 """The measures that are drawn."""
 
-MARKERS = "osD^vPX*<>"
+COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
+MARKERS = "osD^vPX*<"
+"""One fewer than there are colors: so ninety methods look different."""
+
 WIDTH_INCHES, ROW_INCHES = 10.0, 3.4
 MOST_TICKS = 10
 
@@ -112,11 +115,10 @@ def _set_scale(axes: Axes, scale: str, ticks: Sequence[float]) -> None:
 
 def _draw(axes: Axes, lines: Sequence[Line], measure: Measure) -> None:
     """Every line of one measure; what is not finite has no place in a plot."""
-    colors, markers = cycle(colormaps["tab10"].colors), cycle(MARKERS)  # type: ignore[attr-defined]
-    for line in lines:
+    for line, (color, marker) in zip(lines, zip(cycle(COLORS), cycle(MARKERS)), strict=False):
         style: dict[str, Any] = {
-            "color": next(colors),
-            "marker": next(markers),
+            "color": color,
+            "marker": marker,
             "markersize": 5,
             "linewidth": 1.2,
             "linestyle": "--" if line.dashed else "-",
