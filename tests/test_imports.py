@@ -27,6 +27,7 @@ NEVER = {
     "reconstruct": {"evaluation", "training"},
     "refine": {"evaluation", "training"},
     "sampling": {"evaluation", "training"},
+    "inputs": {"evaluation", "training"},
     "system": {"evaluation", "training"},
     "training": {"evaluation", "reconstruct"},
     "transfer": {"evaluation", "reconstruct"},

@@ -80,7 +80,8 @@ def test_any_number_of_views_is_taken(bundle, count):
 
 def test_binning_keeps_what_is_seen_and_where():
     views = ball_views(20.0, size=200)
-    from fewview.system import SystemConfig, ViewRange
+    from fewview.inputs import ViewRange
+    from fewview.system import SystemConfig
 
     config = SystemConfig(name="x", views=ViewRange(num_pixels=64))
     binned = bin_views(views, config)

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model, load_style
 from fewview.data.volume import Volume, cubic_grid
+from fewview.inputs import network_images, ray_grid
 from fewview.models.lifting import RayGrid
 from fewview.refine import make_consistent, posterior_mean_std
 from fewview.regressor import AnySystem
 from fewview.sampling import EncodedViews, condition_of, sample_latents
-from fewview.system import SystemConfig, network_images, ray_grid
+from fewview.system import SystemConfig
 from fewview.transfer.style import StyleBundle, StyleConfig, in_drr_style
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.novelty import Novelty, novelties

@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fewview.inputs import GridConfig, ViewRange
 from fewview.models.implicit import Implicit, ImplicitConfig
 from fewview.models.x2ct import X2ct, X2ctConfig
-from fewview.system import GridConfig, SystemConfig, ViewRange
+from fewview.system import SystemConfig
 
 
 @dataclass(frozen=True, kw_only=True)

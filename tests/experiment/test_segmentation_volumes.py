@@ -9,7 +9,7 @@ from fewview.data.one_scan import checksum_of
 from fewview.data.phantom import write_cases
 from fewview.data.prepare import prepare
 from fewview.experiment.segmentation_volumes import roles_of, unlabelled_cts, write_real
-from fewview.system import GridConfig
+from fewview.inputs import GridConfig
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from fewview.inputs import GridConfig, ray_grid
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
 from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
 from fewview.models.replication import planes_along_rays, ray_axes
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
 from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
-from fewview.system import GridConfig, ray_grid
 from fewview.xray.geometry import cameras, preset
 
 SMALL_LDM = LdmAutoencoderConfig(kind="ldm", width=8, multipliers=(1, 2, 2), num_blocks=1)

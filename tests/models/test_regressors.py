@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from fewview.inputs import GridConfig, ray_grid
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.implicit import Implicit, ImplicitConfig
 from fewview.models.lifting import RayGrid, coarser
 from fewview.models.replication import central_images, replicate
 from fewview.models.x2ct import X2ct, X2ctConfig
-from fewview.system import GridConfig, ray_grid
 from fewview.xray.geometry import cameras, preset
 
 SMALL_X2CT = {"stem": 8, "growth": 4, "layers": (1, 2, 1), "channels": (4, 4, 8, 8)}

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from fewview.inputs import GridConfig, ray_grid
 from fewview.models.codebook import Codebook
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.progressive_encoder import ProgressiveEncoder, ProgressiveEncoderConfig
 from fewview.models.replication import planes_along_rays, ray_axes
 from fewview.models.vq_autoencoder import VqAutoencoder, VqAutoencoderConfig
-from fewview.system import GridConfig, SystemConfig, build_networks, ray_grid
+from fewview.system import SystemConfig, build_networks
 from fewview.xray.geometry import cameras, preset
 
 SMALL_VQ = VqAutoencoderConfig(

@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import label
 
 from fewview.data.volume import Volume, cubic_grid, resample
-from fewview.system import GridConfig, ViewRange
+from fewview.inputs import GridConfig, ViewRange
 from fewview.training.diffusion import noise_draws
 from fewview.training.examples import Body, augment, center_of, generator_of, on_model_grid
 from fewview.training.loop import learning_rate

@@ -8,7 +8,7 @@ import torch
 
 from fewview.data.images import read_labels, write_volume
 from fewview.data.volume import Volume, cubic_grid
-from fewview.system import GridConfig
+from fewview.inputs import GridConfig
 from fewview.training.processes import join
 from fewview.transfer.pretrain import (
     DamageConfig,

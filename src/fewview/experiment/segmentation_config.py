@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fewview.data.labelled import LabelLayout
 from fewview.experiment.config import MAX_VIEWS
-from fewview.system import GridConfig
+from fewview.inputs import GridConfig
 from fewview.transfer.pretrain import PretrainingStage
 from fewview.transfer.segment import FinetuningStage
 from fewview.transfer.segmenter import SegResNetConfig, SwinUnetrConfig

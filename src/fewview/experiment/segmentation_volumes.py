@@ -17,8 +17,8 @@ from fewview.data.one_scan import checksum_of
 from fewview.data.store import is_store, open_store
 from fewview.data.volume import Volume
 from fewview.experiment.segmentation_config import ReconstructionConfig
+from fewview.inputs import GridConfig
 from fewview.reconstruct import reconstruct
-from fewview.system import GridConfig
 from fewview.training.loop import Report
 from fewview.transfer.setting import on_model_grid
 from fewview.xray.geometry import preset, spread_angles

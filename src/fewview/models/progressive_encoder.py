@@ -213,7 +213,7 @@ class ProgressiveEncoder(nn.Module):
         """Encode views; without the estimate its decoder is skipped and an empty tensor returned.
 
         Args:
-            images: Normalized views and their kind (see `fewview.system.network_images`).
+            images: Normalized views and their kind (see `fewview.inputs.network_images`).
             rays: Where the voxels of the model grid project.
             with_estimate: Whether the CT estimate is needed.
 

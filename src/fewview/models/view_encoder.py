@@ -174,7 +174,7 @@ class ViewEncoder(nn.Module):
         """Encode views; without the estimate its head is skipped and an empty tensor returned.
 
         Args:
-            images: Normalized views and their kind (see `fewview.system.network_images`).
+            images: Normalized views and their kind (see `fewview.inputs.network_images`).
             rays: Where the voxels of the model grid project; sides are multiples of eight.
             with_estimate: Whether the CT estimate is needed.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from fewview.data.store import Store
-from fewview.system import GridConfig
+from fewview.inputs import GridConfig
 from fewview.training.stage_config import AugmentationConfig
 
 BONE_HU = 150.0

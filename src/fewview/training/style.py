@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from fewview.system import ViewRange
+from fewview.inputs import ViewRange
 from fewview.training.examples import Body, generator_of, uniform
 from fewview.training.loop import Report, Stage, fit
 from fewview.training.source import TrainingSource

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewview.inputs import GridConfig, ViewRange, network_images, ray_grid
 from fewview.models.lifting import RayGrid
-from fewview.system import GridConfig, ViewRange, network_images, ray_grid
 from fewview.training.examples import Body, uniform
 from fewview.training.stage_config import AugmentationConfig
 from fewview.xray.attenuation import hu_to_attenuation

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewview.data.images import read_volume
 from fewview.data.volume import Volume, cubic_grid, resample
-from fewview.system import GridConfig
+from fewview.inputs import GridConfig
 from fewview.training.examples import generator_of, uniform
 from fewview.training.processes import Processes
 

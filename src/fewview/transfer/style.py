@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewview.inputs import GridConfig, ViewRange
 from fewview.models.layers import ResidualBlock, group_norm
-from fewview.system import GridConfig, ViewRange
 from fewview.xray.novelty import kind_of
 from fewview.xray.views import Views
 
