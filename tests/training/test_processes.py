@@ -182,8 +182,10 @@ def test_a_batch_that_cannot_be_divided_is_one_line_and_no_folder(
     words = [contrast_config, "--data", tiny_store, "--out", tmp_path / "run", "--devices", 3]
     done = run([*FEWVIEW, *words])
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "batch_size is 2 over all processes" in done.stderr
+    # torch's runtime may add a line of its own when its threads end at exit, on a busy machine.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("terminate called")]
+    assert len(said) == 1
+    assert "batch_size is 2 over all processes" in said[0]
     assert not (tmp_path / "run").exists()
 
 
