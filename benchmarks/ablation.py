@@ -3,7 +3,7 @@
 Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), trains the systems of
 configs/ablation, each of which differs from both.toml in one factor, measures the alignment of
 those that have one, and runs `fewview experiment configs/experiment-ablation.toml`: losses, views,
-compression and denoiser calls. Rows that share stage 1 train it once a seed. Every step goes on
+compression and denoiser calls. Rows that share stage 1 train it once. Every step goes on
 where it was stopped; `--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts
 each stage to N steps, to see that everything runs.
 """
@@ -15,7 +15,7 @@ from runs import ROOT, options_of, prepare, run_experiment, run_python, train
 CONFIGS = ROOT / "configs" / "ablation"
 DEFAULT = "both"
 LOSSES = ("both", "contrast", "reconstruction", "ldm")
-"""The four-row ablation, with the default first: the others take over its stage 1."""
+"""The four-row ablation, with the default first: all take over its stage 1 of seed 0."""
 
 COMPRESSION = ("ratio16", "ratio32", "ratio128")
 ALIGNED = ("both", "contrast", *COMPRESSION)
@@ -41,7 +41,7 @@ def main() -> None:
     for name, seed in rows:
         if options.only and name not in options.only:
             continue
-        shared = DEFAULT if name in LOSSES and name != DEFAULT else None
+        shared = DEFAULT if name in LOSSES else None
         source = CONFIGS / f"{name}.toml"
         run = train(source, seed, out, options.steps, stage_one_of=shared)
         if name in ALIGNED:

@@ -14,7 +14,7 @@ from fewview import config as config_files
 from fewview.training.config import RunConfig, load_run
 
 ROOT = Path(__file__).parent.parent
-FIRST_STAGE = ("autoencoder.safetensors", "latents.safetensors")
+AUTOENCODER, LATENTS = "autoencoder.safetensors", "latents.safetensors"
 """What stage 1 leaves for the others."""
 
 VALIDATION_CT = "covidctmd_P001.nii.gz"
@@ -103,15 +103,15 @@ def train(
         out: Where the store and all runs lie.
         steps: Steps of a trial.
         start: The run of seed 0 whose model this one starts from.
-        stage_one_of: The config whose finished stage 1 of the same seed this run takes over, if
-            it is the same stage 1.
+        stage_one_of: The config whose finished stage 1 of seed 0 this run takes over: one
+            autoencoder for all, so that seeds differ in what is compared.
     """
     run = out / "runs" / f"{source.stem}-{seed}"
     if (run / "model" / "weights.safetensors").is_file():
         return run
     config = config_of_run(source, seed, steps, out / "configs")
-    if stage_one_of is not None:
-        take_stage_one(out / "runs" / f"{stage_one_of}-{seed}", config, run)
+    if stage_one_of is not None and (stage_one_of, 0) != (source.stem, seed):
+        take_stage_one(out / "runs" / f"{stage_one_of}-0", config, run)
     words = ["train", config, "--data", out / "store", "--out", run]
     if run.is_dir():
         words.append("--resume")
@@ -124,26 +124,27 @@ def train(
 def take_stage_one(finished: Path, config_path: Path, run: Path) -> None:
     """Begin a run with the stage 1 of another, where both would train the same one.
 
-    Stage 1 depends on grid, autoencoder, data and seed alone, so this changes no result: it saves
-    the time of training the same weights again.
+    Stage 1 depends on grid, autoencoder, data and seed alone: with the same seed this changes no
+    result. With another one the run has the other's autoencoder, and copies and latents of its own.
 
     Raises:
         ValueError: If the two configs do not have the same stage 1.
     """
-    if run.is_dir() or not all((finished / name).is_file() for name in FIRST_STAGE):
+    if run.is_dir() or not all((finished / name).is_file() for name in (AUTOENCODER, LATENTS)):
         return
-    config = load_run(config_path)
-    if stage_one_of_config(config) != stage_one_of_config(load_run(finished / "config.toml")):
+    config, other = load_run(config_path), load_run(finished / "config.toml")
+    if stage_one_of_config(config) != stage_one_of_config(other):
         raise ValueError(f"{config_path} has another stage 1 than {finished}")
     run.mkdir(parents=True)
-    for name in FIRST_STAGE:
-        shutil.copy(finished / name, run / name)
+    shutil.copy(finished / AUTOENCODER, run / AUTOENCODER)
+    if config.training.seed == other.training.seed:
+        shutil.copy(finished / LATENTS, run / LATENTS)
     # Last: without it the folder is not taken for a run, and nothing goes on from half a copy.
     (run / "config.toml").write_text(config_files.to_toml(config), encoding="utf-8")
 
 
 def stage_one_of_config(config: object) -> tuple[object, ...]:
-    """All that stage 1 and its latents depend on."""
+    """All that stage 1 depends on but the seed."""
     if not isinstance(config, RunConfig):
         raise ValueError("a regressor has no stage 1 to take over")
     training = config.training
@@ -152,7 +153,7 @@ def stage_one_of_config(config: object) -> tuple[object, ...]:
         config.system.autoencoder,
         training.autoencoder,
         training.augmentation,
-        (training.seed, training.num_examples, training.phantom_share, training.precision),
+        (training.num_examples, training.phantom_share, training.precision),
     )
 
 

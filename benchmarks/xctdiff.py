@@ -27,7 +27,7 @@ from fewview.xray.views import drr
 CONFIGS = ROOT / "configs" / "xctdiff-ablation"
 DEFAULT = "shared"
 ROWS = {"shared": (0, 1, 2), "separate": (0, 1, 2), "cross-attention": (0,), "copies": (0,)}
-"""Seeds of each row; the default first, for the others take over its stage 1."""
+"""Seeds of each row; the default first, for all take over its stage 1 of seed 0."""
 
 
 @torch.no_grad()
@@ -68,9 +68,8 @@ def main() -> None:
         for name, seeds in ROWS.items():
             if seed not in seeds or (options.only and name not in options.only):
                 continue
-            shared = DEFAULT if name != DEFAULT else None
             source = CONFIGS / f"{name}.toml"
-            run = train(source, seed, out, options.steps, stage_one_of=shared)
+            run = train(source, seed, out, options.steps, stage_one_of=DEFAULT)
             codes = run / "codes.json"
             if not codes.is_file():
                 many = (50, 128) if options.steps is None else (2, 64)

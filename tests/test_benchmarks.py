@@ -64,6 +64,10 @@ def test_a_run_with_the_stage_one_of_another_equals_one_that_trained_its_own(
         load_file(tmp_path / name / "model" / "weights.safetensors") for name in ("own", "taken")
     )
     assert all(torch.equal(own[name], taken[name]) for name in own)
+    tiny_config.write_text(text.replace("[training]\n", "[training]\nseed = 5\n"))
+    runs.take_stage_one(tiny_run, tiny_config, tmp_path / "seed")
+    assert (tmp_path / "seed" / "autoencoder.safetensors").is_file()
+    assert not (tmp_path / "seed" / "latents.safetensors").exists(), "those of other copies"
     tiny_config.write_text(text.replace("latent_channels = 2", "latent_channels = 4"))
     with pytest.raises(ValueError, match="another stage 1"):
         runs.take_stage_one(tiny_run, tiny_config, tmp_path / "other")

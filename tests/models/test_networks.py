@@ -1,12 +1,20 @@
 """Networks: shapes, lifting, and what must not depend on the order of views."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fewview.models.autoencoder import Autoencoder, AutoencoderConfig
 from fewview.models.denoiser import Denoiser, DenoiserConfig
-from fewview.models.layers import ResidualBlock, channels_last, depth_to_space, space_to_depth
-from fewview.models.lifting import RayGrid, fuse, lift
+from fewview.models.layers import (
+    ResidualBlock,
+    channels_last,
+    depth_to_space,
+    level_start,
+    space_to_depth,
+)
+from fewview.models.lifting import RayGrid, fuse, fused_channels, lift
 from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
 
 SMALL = ViewEncoderConfig(
@@ -57,9 +65,78 @@ def test_voxels_off_the_detector_read_zero():
     assert not off.on_detector.any()
 
 
-def test_fusion_does_not_depend_on_the_order_of_views():
+def rays_at(*angles_deg: float, size: int = 4) -> RayGrid:
+    """Parallel rays of frontal views (0) turned by some angles about the patient's axis."""
+    angles = torch.tensor(angles_deg).deg2rad()
+    rays = ray_grid(len(angles), size)
+    rays.ray[0, :, 0] = angles.sin()[:, None, None, None]
+    rays.ray[0, :, 1] = angles.cos()[:, None, None, None]
+    return rays
+
+
+@pytest.mark.parametrize("kind", ["direction", "max"])
+def test_fusion_does_not_depend_on_the_order_of_views(kind):
     views = torch.randn(1, 3, 2, 4, 4, 4)
-    torch.testing.assert_close(fuse(views), fuse(views[:, [2, 0, 1]]))
+    fused = fuse(views, rays_at(0.0, 40.0, 90.0), kind)
+    assert fused.shape[1] == 2 * fused_channels(kind)
+    order = [2, 0, 1]
+    again = fuse(views[:, order], rays_at(90.0, 0.0, 40.0), kind)
+    torch.testing.assert_close(fused, again)
+
+
+def test_frontal_and_lateral_features_can_be_told_apart_after_fusion():
+    views = torch.randn(1, 2, 1, 4, 4, 4)
+    mean, cosine, sine = fuse(views, rays_at(0.0, 90.0)).unbind(1)
+    torch.testing.assert_close(mean - cosine, views[:, 0, 0])
+    torch.testing.assert_close(mean + cosine, views[:, 1, 0])
+    torch.testing.assert_close(sine, torch.zeros_like(sine), atol=1e-6, rtol=0.0)
+
+
+def test_fusion_is_the_same_from_in_front_and_from_behind():
+    views = torch.randn(1, 2, 1, 4, 4, 4)
+    torch.testing.assert_close(
+        fuse(views, rays_at(20.0, 90.0)), fuse(views, rays_at(200.0, -90.0)), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_what_images_say_reaches_a_fresh_volume_as_strong_as_the_position():
+    encoder = ViewEncoder(ViewEncoderConfig(width=16, deep_width=16, bottom_width=16))
+    strength = {}
+    for name in ("images", "full_down", "to_half", "place", "half_up"):
+        getattr(encoder, name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: strength.update(
+                {name: (output[0] if name == "images" else output).std().item()}
+            )
+        )
+    encoder(torch.rand(1, 2, 2, 32, 32), rays_at(0.0, 90.0, size=32))
+    assert strength["to_half"] > 0.5 * strength["place"]
+    assert min(strength.values()) > 0.2
+    assert max(strength.values()) < 6.0
+
+
+def test_a_fresh_residual_block_is_not_the_identity_once_started_level():
+    block = torch.nn.Sequential(ResidualBlock(16, 16))
+    hidden = torch.randn(1, 16, 8, 8, 8)
+    torch.testing.assert_close(block(hidden), hidden)
+    level_start(block)
+    assert 0.2 < (block(hidden) - hidden).std().item() < 0.7
+
+
+def test_a_view_encoder_lifts_deep_features_past_the_full_resolution():
+    encoder = ViewEncoder(SMALL)
+    for part in (encoder.images.head, encoder.full_down[0]):
+        torch.nn.init.zeros_(part.weight)
+    images = torch.randn(1, 2, 2, 16, 16, requires_grad=True)
+    encoder(images, rays_at(0.0, 90.0, size=16)).estimate.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0.0
+    without = ViewEncoder(replace(SMALL, half_lifted=0, deep_lifted=0))
+    for part in (without.images.head, without.full_down[0]):
+        torch.nn.init.zeros_(part.weight)
+    again = images.detach().requires_grad_()
+    without(again, rays_at(0.0, 90.0, size=16)).estimate.square().sum().backward()
+    assert again.grad is not None
+    assert again.grad.abs().max() == 0.0
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])

@@ -5,6 +5,7 @@ into channels, which removes most of the cost of full-resolution convolutions.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,37 @@ class SelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query, key, value)
         mixed = mixed.transpose(-1, -2).reshape(batch, channel, *size)
         return hidden + self.to_out(mixed)
+
+
+def level_start(module: nn.Module) -> None:
+    """Start all convolutions so that signals keep their strength on the way through them.
+
+    By torch's default a convolution with no norm behind it weakens its signal to about 0.6: what
+    the images say would reach the volume weaker than the position of its voxels. Residual
+    branches begin with part of a signal, not at zero: a network of zero branches is linear, and
+    cannot tell where two views meet.
+
+    References:
+        He et al. (2015), Delving deep into rectifiers, arXiv 1502.01852, section 2.2.
+    """
+    for part in module.modules():
+        if isinstance(part, ResidualBlock):
+            _start(part.conv_out, 0.5)
+            continue
+        layers = list(part.children())
+        in_order = isinstance(part, nn.Sequential)
+        for layer, after in pairwise([*layers, None]):
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                _start(layer, 2.0 if in_order and isinstance(after, nn.SiLU) else 1.0)
+
+
+def _start(convolution: nn.Module, power: float) -> None:
+    """Weights that give white input of power 1 this power, or half of it behind a SiLU."""
+    assert isinstance(convolution, nn.Conv2d | nn.Conv3d), "nothing else is put there"
+    inputs = convolution.weight[0].numel()
+    nn.init.normal_(convolution.weight, std=math.sqrt(power / inputs))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ networks stay free of geometry code.
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,33 @@ def lift(
 
 def fuse(
     lifted: Float[Tensor, "batch view channel depth height width"],
-) -> Float[Tensor, "batch channel_2 depth height width"]:
-    """Mean and maximum over views: one size for any number and any order of views."""
-    # Pairwise: the gradient of `amax` shares ties and costs several times as much.
-    return torch.cat([lifted.mean(dim=1), reduce(torch.maximum, lifted.unbind(1))], dim=1)
+    rays: RayGrid,
+    kind: Literal["direction", "max"] = "direction",
+) -> Float[Tensor, "batch fused depth height width"]:
+    """The features of all views as one size, for any number and any order of views.
+
+    `max` is mean and maximum over views. `direction` is the mean and two more, weighted by cosine
+    and sine of twice the azimuth of each voxel's ray, which are the same from in front and from
+    behind: from a frontal and a lateral view the two features can be told apart again.
+
+    Args:
+        lifted: Features of each view at each voxel.
+        rays: Of the same voxels.
+        kind: Which.
+
+    Returns:
+        `fused_channels(kind)` times as many channels.
+    """
+    mean = lifted.mean(dim=1)
+    if kind == "max":
+        # Pairwise: the gradient of `amax` shares ties and costs several times as much.
+        return torch.cat([mean, reduce(torch.maximum, lifted.unbind(1))], dim=1)
+    x, y = (rays.ray[:, :, axis, None].to(lifted.dtype) for axis in (0, 1))
+    cosine, sine = x.square() - y.square(), 2 * x * y
+    weighted = [(lifted * weight).mean(dim=1) for weight in (cosine, sine)]
+    return torch.cat([mean, *weighted], dim=1)
+
+
+def fused_channels(kind: Literal["direction", "max"]) -> int:
+    """How many times the channels of a view `fuse` gives."""
+    return 2 if kind == "max" else 3

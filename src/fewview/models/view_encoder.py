@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewview.models.layers import ResidualBlock, downsample, group_norm, upsample
-from fewview.models.lifting import RayGrid, fuse, lift
+from fewview.models.layers import ResidualBlock, downsample, group_norm, level_start, upsample
+from fewview.models.lifting import RayGrid, coarser, fuse, fused_channels, lift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,17 @@ class ViewEncoderConfig:
 
     lifted_channels: int = 7
     """Channels per view that are lifted to every voxel of the model grid, beside the image."""
+
+    half_lifted: int = 16
+    """Further channels per view that are lifted to the grid at half resolution."""
+
+    deep_lifted: int = 32
+    """Further channels per view that are lifted to the grid at quarter resolution, from image
+    features that have seen most of the picture. Without these two, all that the views say passes
+    through the few channels of the full resolution."""
+
+    fusion: Literal["direction", "max"] = "direction"
+    """How the features of all views become one: see `fewview.models.lifting`."""
 
     full_width: int = 16
     """3-D channels at the resolution of the model grid."""
@@ -55,13 +66,17 @@ class ViewEncoderConfig:
     """Further channels for the denoiser, from the features at half resolution that the CT estimate
     is made of; learned with the denoiser. 0 for none."""
 
+    head_norm: bool = True
+    """Whether features are normalized before the CT estimate is made of them."""
+
     def __post_init__(self) -> None:
         """Refuse sizes that cannot exist."""
         sizes = (self.image_width, self.lifted_channels, self.full_width, self.width)
         if min(*sizes, self.deep_width, self.bottom_width, self.num_blocks) < 1:
             raise ValueError("view encoder sizes must be at least 1")
-        if self.detail_channels < 0:
-            raise ValueError(f"detail_channels must be 0 or more, got {self.detail_channels}")
+        for name in ("half_lifted", "deep_lifted", "detail_channels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 class ViewEncoding(NamedTuple):
@@ -73,10 +88,16 @@ class ViewEncoding(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """A small 2-D U-Net, shared by all views: an image to features at its own resolution."""
+    """A small 2-D U-Net, shared by all views: an image to features at three resolutions."""
 
-    def __init__(self, in_channels: int, width: int, out_channels: int) -> None:
-        """Build for images of `in_channels`; the sides must be multiples of eight."""
+    def __init__(self, in_channels: int, width: int, out_channels: tuple[int, int, int]) -> None:
+        """Build for images of `in_channels`; the sides must be multiples of eight.
+
+        Args:
+            in_channels: Of the image.
+            width: Channels at half resolution.
+            out_channels: Features at the image's own, half and quarter resolution; 0 for none.
+        """
         super().__init__()
         self.stem = nn.Conv2d(in_channels, width, 4, stride=2, padding=1)
         self.fine = ResidualBlock(width, width, dims=2)
@@ -88,18 +109,25 @@ class ImageEncoder(nn.Module):
         self.middle_up = ResidualBlock(2 * width, 2 * width, dims=2)
         self.up_again = upsample(2 * width, width, dims=2)
         self.fine_up = ResidualBlock(width, width, dims=2)
-        self.head = nn.Conv2d(width, 4 * out_channels, 1)
+        own, half, quarter = out_channels
+        self.head = nn.Conv2d(width, 4 * own, 1)
+        self.half_head = nn.Conv2d(width, half, 1) if half else None
+        self.quarter_head = nn.Conv2d(2 * width, quarter, 1) if quarter else None
 
     def forward(
         self, image: Float[Tensor, "image channel row col"]
-    ) -> Float[Tensor, "image feature row col"]:
-        """Features of each image."""
+    ) -> tuple[Float[Tensor, "image feature row col"], Tensor | None, Tensor | None]:
+        """Features of each image at its own, half and quarter resolution."""
         fine = self.fine(self.stem(image))
         middle = self.middle(self.down(fine))
         bottom = self.bottom(self.down_again(middle))
         middle = self.middle_up(middle + self.up(bottom))
         fine = self.fine_up(fine + self.up_again(middle))
-        return F.pixel_shuffle(self.head(fine), 2)
+        return (
+            F.pixel_shuffle(self.head(fine), 2),
+            None if self.half_head is None else self.half_head(fine),
+            None if self.quarter_head is None else self.quarter_head(middle),
+        )
 
 
 class ViewEncoder(nn.Module):
@@ -114,10 +142,16 @@ class ViewEncoder(nn.Module):
         self.config = config
         lifted, full = config.lifted_channels, config.full_width
         width, deep, bottom = config.width, config.deep_width, config.bottom_width
-        self.images = ImageEncoder(6, config.image_width, lifted)
+        lifted_at = (lifted, config.half_lifted, config.deep_lifted)
+        self.images = ImageEncoder(6, config.image_width, lifted_at)
         # At full resolution there is no norm: it costs as much as a convolution here.
-        self.full_down = nn.Sequential(nn.Conv3d(2 * (lifted + 1), full, 3, padding=1), nn.SiLU())
+        fused = fused_channels(config.fusion)
+        self.full_down = nn.Sequential(
+            nn.Conv3d(fused * (lifted + 1), full, 3, padding=1), nn.SiLU()
+        )
         self.place = nn.Conv3d(3, width, 1)
+        self.join_half = _join(fused * config.half_lifted, width)
+        self.join_deep = _join(fused * config.deep_lifted, deep)
         self.to_half = downsample(full, width)
         self.half_down = self._blocks(width)
         self.to_deep = downsample(width, deep)
@@ -139,30 +173,46 @@ class ViewEncoder(nn.Module):
             if config.detail_channels
             else None
         )
+        last = nn.Conv3d(full, 1, 3, padding=1)
         self.estimate_head = nn.Sequential(
+            *([group_norm(full), nn.SiLU()] if config.head_norm else []),
             nn.Conv3d(full, full, 3, padding=1),
             nn.SiLU(),
             nn.Conv3d(full, full, 3, padding=1),
             nn.SiLU(),
-            nn.Conv3d(full, 1, 3, padding=1),
+            last,
         )
+        level_start(self)
+        # Most of the grid is air or lung: the first estimate is nearly that everywhere.
+        nn.init.normal_(last.weight, std=0.02)
+        nn.init.constant_(last.bias, -0.6)  # type: ignore[arg-type]
 
     def _blocks(self, width: int) -> nn.Sequential:
         return nn.Sequential(*[ResidualBlock(width, width) for _ in range(self.config.num_blocks)])
 
     def lift_views(
         self, images: Float[Tensor, "batch view 2 row col"], rays: RayGrid
-    ) -> Float[Tensor, "batch fused depth height width"]:
-        """Features of all views at each voxel of the model grid, fused.
+    ) -> tuple[Float[Tensor, "batch fused depth height width"], Tensor | None, Tensor | None]:
+        """Features of all views, fused, on the model grid, and at half and quarter resolution.
 
         The image encoder is told the direction of each view, so that it can say of a frontal view
-        something else than of a lateral one; after lifting all views are treated alike.
+        something else than of a lateral one.
         """
         batch, view, _, rows, cols = images.shape
         ray = rays.ray.mean(dim=(3, 4, 5))[..., None, None].expand(-1, -1, -1, rows, cols)
-        features = self.images(torch.cat([images, ray], dim=2).flatten(0, 1))
-        features = features.unflatten(0, (batch, view))
-        return fuse(lift(torch.cat([features, images[:, :, :1].to(features.dtype)], dim=2), rays))
+        own, half, quarter = self.images(torch.cat([images, ray], dim=2).flatten(0, 1))
+        own = own.unflatten(0, (batch, view))
+        own = torch.cat([own, images[:, :, :1].to(own.dtype)], dim=2)
+
+        def fused(features: Tensor, factor: int) -> Tensor:
+            seen = coarser(rays, factor)
+            return fuse(lift(features, seen), seen, self.config.fusion)
+
+        return (
+            fused(own, 1),
+            None if half is None else fused(half.unflatten(0, (batch, view)), 2),
+            None if quarter is None else fused(quarter.unflatten(0, (batch, view)), 4),
+        )
 
     def forward(
         self,
@@ -182,10 +232,17 @@ class ViewEncoder(nn.Module):
             Condition at the grid's resolution over `reduction`, CT estimate in about [-1, 1], and
             the detail for the denoiser, which is empty where the config has none.
         """
-        full = self.full_down(self.lift_views(images, rays))
+        lifted, lifted_half, lifted_deep = self.lift_views(images, rays)
+        full = self.full_down(lifted)
         half = self.to_half(full)
-        half = self.half_down(half + self.place(_coordinates(half)))
-        deep = self.deep_down(self.to_deep(half))
+        half = half + self.place(_coordinates(half))
+        if self.join_half is not None:
+            half = half + self.join_half(lifted_half)
+        half = self.half_down(half)
+        deep = self.to_deep(half)
+        if self.join_deep is not None:
+            deep = deep + self.join_deep(lifted_deep)
+        deep = self.deep_down(deep)
         bottom = self.bottom(self.to_bottom(deep))
         deep = self.deep_up(deep + self.from_bottom(bottom))
         condition = self.condition_head(deep).float()
@@ -196,6 +253,11 @@ class ViewEncoder(nn.Module):
         detail = nothing if self.detail_head is None else self.detail_head(half).float()
         full = full + self.from_half(half)
         return ViewEncoding(condition, self.estimate_head(full).float(), detail)
+
+
+def _join(in_channels: int, out_channels: int) -> nn.Module | None:
+    """Brings lifted features to the channels of a resolution, if there are any."""
+    return nn.Conv3d(in_channels, out_channels, 1) if in_channels else None
 
 
 def _coordinates(like: Tensor) -> Float[Tensor, "batch 3 depth height width"]:

@@ -64,7 +64,7 @@ def lifted_views(network: X2ct | Implicit, images: Tensor, rays: RayGrid) -> Ten
         planes, axes = central_images(values, rays, network.config.num_views)
         lifted = [replicate(planes[:, view], axis) for view, axis in enumerate(axes)]
         return torch.cat(lifted, dim=1)
-    return fuse(lift(values, rays))
+    return fuse(lift(values, rays), rays, "max")
 
 
 def discriminator_of(config: RegressionStage, network: X2ct | Implicit) -> PatchDiscriminator:
