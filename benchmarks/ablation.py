@@ -35,7 +35,7 @@ def main() -> None:
     """Prepare, train, measure, compare."""
     options = options_of(__doc__, "experiment-ablation")
     out: Path = options.out
-    prepare(out, options.phantoms, options.ct_data)
+    prepare(out, options.phantoms, options.ct_data, options.workers)
     rows = [(name, seed) for seed in options.seeds for name in LOSSES]
     rows += [(name, 0) for name in COMPRESSION if 0 in options.seeds]
     for name, seed in rows:

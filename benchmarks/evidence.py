@@ -28,7 +28,7 @@ STAGE_ONE_OF = {"fewview": "fewview", "ldm": "fewview"}
 def main() -> None:
     """Prepare, train, compare."""
     options = options_of(__doc__, "experiment-evidence")
-    prepare(options.out, options.phantoms, options.ct_data)
+    prepare(options.out, options.phantoms, options.ct_data, options.workers)
     for seed in options.seeds:
         for name, (seeds, start) in RUNS.items():
             if seed not in seeds or (options.only and name not in options.only):

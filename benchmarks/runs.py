@@ -29,7 +29,7 @@ def options_of(about: str | None, experiment: str) -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=150, help="phantoms to train on")
     parser.add_argument("--steps", type=int, help="only so many steps a stage: a trial")
     parser.add_argument("--experiment", default=experiment, help="which config")
-    parser.add_argument("--workers", type=int, default=1, help="processes of the experiment")
+    parser.add_argument("--workers", type=int, default=1, help="processes but for training")
     parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="only these: 0,1")
     parser.add_argument(
         "--only", type=_words, default=(), help="train these configs alone and compare nothing"
@@ -59,15 +59,16 @@ def run_python(*words: object) -> None:
     subprocess.run([sys.executable, *map(str, words)], check=True)
 
 
-def prepare(out: Path, num_phantoms: int, ct_data: Path | None) -> None:
+def prepare(out: Path, num_phantoms: int, ct_data: Path | None, workers: int = 1) -> None:
     """Make phantoms and bring them, and the training CTs if there are any, into `out/store`."""
     if not (out / "phantoms").is_dir():
-        fewview("phantom", out / "phantoms", "--count", num_phantoms)
+        fewview("phantom", out / "phantoms", "--count", num_phantoms, "--workers", workers)
     sources, splits = [out / "phantoms"], ["--split-shares", "0.05,0.0"]
     if ct_data is not None:
         sources.append(ct_data)
         splits = ["--split", str(ROOT / "configs" / "fewview-64.csv")]
-    fewview("prepare", *sources, "--out", out / "store", "--size", 128, *splits)
+    words = ["--out", out / "store", "--size", 128, "--workers", workers]
+    fewview("prepare", *sources, *words, *splits)
 
 
 def config_of_run(source: Path, seed: int, steps: int | None, folder: Path) -> Path:

@@ -63,7 +63,7 @@ def main() -> None:
     """Prepare, train, count, compare."""
     options = options_of(__doc__, "experiment-xctdiff")
     out: Path = options.out
-    prepare(out, options.phantoms, options.ct_data)
+    prepare(out, options.phantoms, options.ct_data, options.workers)
     for seed in options.seeds:
         for name, seeds in ROWS.items():
             if seed not in seeds or (options.only and name not in options.only):

@@ -50,6 +50,26 @@ def test_a_broken_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "phantoms").exists()
 
 
+def test_files_do_not_depend_on_the_number_of_workers(tmp_path: Path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for workers, folder in enumerate(folders, start=1):
+        write_cases(folder, 3, size=16, seed=7, workers=workers)
+    files = [sorted(path for path in folder.rglob("*") if path.is_file()) for folder in folders]
+    assert len(files[0]) == 9
+    for one, two in zip(*files, strict=True):
+        assert one.relative_to(folders[0]) == two.relative_to(folders[1])
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_killed_worker_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cases, "run_tasks", lambda _work, tasks, **_: [(tasks[0], None)])
+    with pytest.raises(ValueError, match="phantom of seed 5 was killed; give fewer workers"):
+        write_cases(tmp_path / "phantoms", 2, size=16, seed=5, workers=2)
+    assert not (tmp_path / "phantoms").exists()
+
+
 def test_no_cases_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="count must be 1 or more"):
         write_cases(tmp_path / "phantoms", 0)

@@ -27,13 +27,14 @@ def phantom(
     count: Annotated[int, typer.Option(min=1, help="Number of cases.")],
     size: Annotated[int, typer.Option(min=8, help="Voxels per side.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first case.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     force: Force = False,
 ) -> None:
     """Make procedural chest CTs with label maps."""
     from fewview.data.phantom import write_cases
 
     arguments.check_folder(out, force=force)
-    write_cases(out, count, size=size, seed=seed, force=force)
+    write_cases(out, count, size=size, seed=seed, force=force, workers=workers)
     typer.echo(f"{out}: {count} cases")
 
 
