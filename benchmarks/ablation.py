@@ -3,9 +3,10 @@
 Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), trains the systems of
 configs/ablation, each of which differs from both.toml in one factor, measures the alignment of
 those that have one, and runs `fewview experiment configs/experiment-ablation.toml`: losses, views,
-compression and denoiser calls. Rows that share stage 1 train it once. Every step goes on
-where it was stopped; `--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts
-each stage to N steps, to see that everything runs.
+compression and denoiser calls. Rows that share stage 1 train it once. Every step goes on where it
+was stopped; what evidence.py has trained into the same `--out` is taken over where it is the same.
+`--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts each stage to N steps,
+to see that everything runs.
 """
 
 from pathlib import Path
@@ -16,6 +17,9 @@ CONFIGS = ROOT / "configs" / "ablation"
 DEFAULT = "both"
 LOSSES = ("both", "contrast", "reconstruction", "ldm")
 """The four-row ablation, with the default first: all take over its stage 1 of seed 0."""
+
+EVIDENCE = "fewview"
+"""The system of evidence.py has the default's stages 1 and 2."""
 
 COMPRESSION = ("ratio16", "ratio32", "ratio128")
 ALIGNED = ("both", "contrast", *COMPRESSION)
@@ -43,7 +47,8 @@ def main() -> None:
             continue
         shared = DEFAULT if name in LOSSES else None
         source = CONFIGS / f"{name}.toml"
-        run = train(source, seed, out, options.steps, stage_one_of=shared)
+        evidence = EVIDENCE if name == DEFAULT else None
+        run = train(source, seed, out, options.steps, stage_one_of=shared, stage_two_of=evidence)
         if name in ALIGNED:
             measure_alignment(run, out / "alignment" / f"{name}-{seed}", options.steps)
     if not options.only:

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 AUTOENCODER, LATENTS = "autoencoder.safetensors", "latents.safetensors"
 """What stage 1 leaves for the others."""
 
+ALIGNMENT = "alignment.safetensors"
+"""What stage 2 leaves."""
+
 VALIDATION_CT = "covidctmd_P001.nii.gz"
 """The one development CT of configs/fewview-64.csv that no run trains on."""
 
@@ -95,6 +98,7 @@ def train(
     *,
     start: str | None = None,
     stage_one_of: str | None = None,
+    stage_two_of: str | None = None,
 ) -> Path:
     """Train one config with one seed, unless its model is there; returns the run's folder.
 
@@ -106,11 +110,15 @@ def train(
         start: The run of seed 0 whose model this one starts from.
         stage_one_of: The config whose finished stage 1 of seed 0 this run takes over: one
             autoencoder for all, so that seeds differ in what is compared.
+        stage_two_of: The config whose finished stages 1 and 2 of the same seed this run takes over,
+            if they are there.
     """
     run = out / "runs" / f"{source.stem}-{seed}"
     if (run / "model" / "weights.safetensors").is_file():
         return run
     config = config_of_run(source, seed, steps, out / "configs")
+    if stage_two_of is not None:
+        take_stage_two(out / "runs" / f"{stage_two_of}-{seed}", config, run)
     if stage_one_of is not None and (stage_one_of, 0) != (source.stem, seed):
         take_stage_one(out / "runs" / f"{stage_one_of}-0", config, run)
     words = ["train", config, "--data", out / "store", "--out", run]
@@ -136,10 +144,31 @@ def take_stage_one(finished: Path, config_path: Path, run: Path) -> None:
     config, other = load_run(config_path), load_run(finished / "config.toml")
     if stage_one_of_config(config) != stage_one_of_config(other):
         raise ValueError(f"{config_path} has another stage 1 than {finished}")
+    same_copies = config.training.seed == other.training.seed
+    _take(finished, run, config, [AUTOENCODER, LATENTS] if same_copies else [AUTOENCODER])
+
+
+def take_stage_two(finished: Path, config_path: Path, run: Path) -> None:
+    """Begin a run with the stages 1 and 2 of another of the same seed; changes no result.
+
+    Raises:
+        ValueError: If the two configs do not have the same stages 1 and 2.
+    """
+    names = [AUTOENCODER, LATENTS, ALIGNMENT]
+    # The other has begun stage 3 only when its stage 2 was finished.
+    begun = (*names, "diffusion.safetensors")
+    if run.is_dir() or not all((finished / name).is_file() for name in begun):
+        return
+    config, other = load_run(config_path), load_run(finished / "config.toml")
+    if stage_two_of_config(config) != stage_two_of_config(other):
+        raise ValueError(f"{config_path} has another stage 2 than {finished}")
+    _take(finished, run, config, names)
+
+
+def _take(finished: Path, run: Path, config: object, names: list[str]) -> None:
     run.mkdir(parents=True)
-    shutil.copy(finished / AUTOENCODER, run / AUTOENCODER)
-    if config.training.seed == other.training.seed:
-        shutil.copy(finished / LATENTS, run / LATENTS)
+    for name in names:
+        shutil.copy(finished / name, run / name)
     # Last: without it the folder is not taken for a run, and nothing goes on from half a copy.
     (run / "config.toml").write_text(config_files.to_toml(config), encoding="utf-8")
 
@@ -156,6 +185,14 @@ def stage_one_of_config(config: object) -> tuple[object, ...]:
         training.augmentation,
         (training.num_examples, training.phantom_share, training.precision),
     )
+
+
+def stage_two_of_config(config: object) -> tuple[object, ...]:
+    """All that stages 1 and 2 depend on."""
+    first = stage_one_of_config(config)
+    assert isinstance(config, RunConfig), "or stage_one_of_config had refused it"
+    system, training = config.system, config.training
+    return (*first, system.views, system.view_encoder, training.alignment, training.seed)
 
 
 def run_experiment(name: str, options: argparse.Namespace) -> None:

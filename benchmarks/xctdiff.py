@@ -29,6 +29,9 @@ DEFAULT = "shared"
 ROWS = {"shared": (0, 1, 2), "separate": (0, 1, 2), "cross-attention": (0,), "copies": (0,)}
 """Seeds of each row; the default first, for all take over its stage 1 of seed 0."""
 
+SAME_STAGE_TWO = ("cross-attention",)
+"""Rows that differ from the default in stage 3 alone."""
+
 
 @torch.no_grad()
 def use_of_codes(model: Path, num_phantoms: int, size: int) -> dict[str, float]:
@@ -69,7 +72,8 @@ def main() -> None:
             if seed not in seeds or (options.only and name not in options.only):
                 continue
             source = CONFIGS / f"{name}.toml"
-            run = train(source, seed, out, options.steps, stage_one_of=DEFAULT)
+            same = DEFAULT if name in SAME_STAGE_TWO else None
+            run = train(source, seed, out, options.steps, stage_one_of=DEFAULT, stage_two_of=same)
             codes = run / "codes.json"
             if not codes.is_file():
                 many = (50, 128) if options.steps is None else (2, 64)

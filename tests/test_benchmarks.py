@@ -43,6 +43,23 @@ def test_the_rows_of_the_losses_share_stage_one_and_stage_three(runs, name):
     assert both.system.denoiser == other.system.denoiser
 
 
+def test_the_evidence_and_the_ablations_share_stage_two(runs):
+    evidence, ablation = (
+        load_run(ROOT / "configs" / name)
+        for name in ("evidence/fewview.toml", "ablation/both.toml")
+    )
+    assert runs.stage_two_of_config(evidence) == runs.stage_two_of_config(ablation)
+
+
+def test_cross_attention_differs_in_stage_three_alone(runs):
+    folder = ROOT / "configs" / "xctdiff-ablation"
+    shared, other, copies = (
+        load_run(folder / f"{name}.toml") for name in ("shared", "cross-attention", "copies")
+    )
+    assert runs.stage_two_of_config(shared) == runs.stage_two_of_config(other)
+    assert runs.stage_two_of_config(shared) != runs.stage_two_of_config(copies)
+
+
 @pytest.mark.parametrize("name", ["separate", "cross-attention", "copies"])
 def test_the_rows_of_xctdiff_share_stage_one(runs, name):
     folder = ROOT / "configs" / "xctdiff-ablation"
@@ -71,4 +88,24 @@ def test_a_run_with_the_stage_one_of_another_equals_one_that_trained_its_own(
     tiny_config.write_text(text.replace("latent_channels = 2", "latent_channels = 4"))
     with pytest.raises(ValueError, match="another stage 1"):
         runs.take_stage_one(tiny_run, tiny_config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_with_the_stage_two_of_another_equals_one_that_trained_its_own(
+    runs, tiny_config, tiny_store, tiny_run, tmp_path
+):
+    text = tiny_config.read_text()
+    system = "[system]\n"
+    tiny_config.write_text(text.replace(system, system + 'diffusion_target = "residual"\n'))
+    train(tiny_config, tiny_store, tmp_path / "own")
+    runs.take_stage_two(tiny_run, tiny_config, tmp_path / "taken")
+    assert (tmp_path / "taken" / "alignment.safetensors").is_file()
+    train(tiny_config, tiny_store, tmp_path / "taken", resume=True)
+    own, taken = (
+        load_file(tmp_path / name / "model" / "weights.safetensors") for name in ("own", "taken")
+    )
+    assert all(torch.equal(own[name], taken[name]) for name in own)
+    tiny_config.write_text(text.replace("[training]\n", "[training]\nseed = 5\n"))
+    with pytest.raises(ValueError, match="another stage 2"):
+        runs.take_stage_two(tiny_run, tiny_config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
