@@ -48,7 +48,7 @@ def main() -> None:
         shared = DEFAULT if name in LOSSES else None
         source = CONFIGS / f"{name}.toml"
         evidence = EVIDENCE if name == DEFAULT else None
-        run = train(source, seed, out, options.steps, stage_one_of=shared, stage_two_of=evidence)
+        run = train(source, seed, options, stage_one_of=shared, stage_two_of=evidence)
         if name in ALIGNED:
             measure_alignment(run, out / "alignment" / f"{name}-{seed}", options.steps)
     if not options.only:

@@ -36,8 +36,7 @@ def main() -> None:
             train(
                 CONFIGS / f"{name}.toml",
                 seed,
-                options.out,
-                options.steps,
+                options,
                 start=start,
                 stage_one_of=STAGE_ONE_OF.get(name),
             )

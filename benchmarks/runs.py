@@ -33,6 +33,7 @@ def options_of(about: str | None, experiment: str) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="only so many steps a stage: a trial")
     parser.add_argument("--experiment", default=experiment, help="which config")
     parser.add_argument("--workers", type=int, default=1, help="processes but for training")
+    parser.add_argument("--device", default="cpu", help="where networks train and run")
     parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="only these: 0,1")
     parser.add_argument(
         "--only", type=_words, default=(), help="train these configs alone and compare nothing"
@@ -93,8 +94,7 @@ def config_of_run(source: Path, seed: int, steps: int | None, folder: Path) -> P
 def train(
     source: Path,
     seed: int,
-    out: Path,
-    steps: int | None,
+    options: argparse.Namespace,
     *,
     start: str | None = None,
     stage_one_of: str | None = None,
@@ -105,23 +105,23 @@ def train(
     Args:
         source: The committed config.
         seed: The run's seed.
-        out: Where the store and all runs lie.
-        steps: Steps of a trial.
+        options: Of `options_of`: where the store and all runs lie, steps of a trial, device.
         start: The run of seed 0 whose model this one starts from.
         stage_one_of: The config whose finished stage 1 of seed 0 this run takes over: one
             autoencoder for all, so that seeds differ in what is compared.
         stage_two_of: The config whose finished stages 1 and 2 of the same seed this run takes over,
             if they are there.
     """
+    out: Path = options.out
     run = out / "runs" / f"{source.stem}-{seed}"
     if (run / "model" / "weights.safetensors").is_file():
         return run
-    config = config_of_run(source, seed, steps, out / "configs")
+    config = config_of_run(source, seed, options.steps, out / "configs")
     if stage_two_of is not None:
         take_stage_two(out / "runs" / f"{stage_two_of}-{seed}", config, run)
     if stage_one_of is not None and (stage_one_of, 0) != (source.stem, seed):
         take_stage_one(out / "runs" / f"{stage_one_of}-0", config, run)
-    words = ["train", config, "--data", out / "store", "--out", run]
+    words = ["train", config, "--data", out / "store", "--out", run, "--device", options.device]
     if run.is_dir():
         words.append("--resume")
     if start is not None:
@@ -206,10 +206,10 @@ def run_experiment(name: str, options: argparse.Namespace) -> None:
     if options.steps is not None:
         text = re.sub(r"^count = \d+$", "count = 2\nsize = 64", text, flags=re.MULTILINE)
     (out / "experiment.toml").write_text(text, encoding="utf-8")
-    workers = ("--workers", options.workers)
-    fewview("experiment", out / "experiment.toml", "--out", out / "experiment", *workers)
+    where = ("--workers", options.workers, "--device", options.device)
+    fewview("experiment", out / "experiment.toml", "--out", out / "experiment", *where)
     if options.ct_data is not None:
         text = re.sub(r"\[phantoms\]\n(.+\n)+", f'[files]\npaths = ["{VALIDATION_CT}"]\n', text)
         (out / "experiment-ct.toml").write_text(text, encoding="utf-8")
-        words = ["--ct-data", options.ct_data, "--out", out / "experiment-ct"]
+        words = ["--ct-data", options.ct_data, "--out", out / "experiment-ct", *where[2:]]
         fewview("experiment", out / "experiment-ct.toml", *words)

@@ -73,7 +73,7 @@ def main() -> None:
                 continue
             source = CONFIGS / f"{name}.toml"
             same = DEFAULT if name in SAME_STAGE_TWO else None
-            run = train(source, seed, out, options.steps, stage_one_of=DEFAULT, stage_two_of=same)
+            run = train(source, seed, options, stage_one_of=DEFAULT, stage_two_of=same)
             codes = run / "codes.json"
             if not codes.is_file():
                 many = (50, 128) if options.steps is None else (2, 64)
