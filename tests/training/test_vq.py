@@ -288,7 +288,9 @@ def test_which_examples_go_without_condition_does_not_depend_on_the_micro_batch(
 )
 def test_a_row_of_the_ablation_differs_from_the_base_in_one_part(name, changed):
     base = load_run(CONFIGS / "xctdiff-64.toml")
-    row = load_run(CONFIGS / "xctdiff-ablation" / f"{name}.toml")
-    assert row.training == base.training
+    shared, row = (
+        load_run(CONFIGS / "xctdiff-ablation" / f"{one}.toml") for one in ("shared", name)
+    )
+    assert row.training == shared.training
     own, others = vars(row.system), vars(base.system)
     assert {key for key in own if own[key] != others[key]} == {"name", *changed}
