@@ -1,5 +1,6 @@
 """Networks: shapes, lifting, and what must not depend on the order of views."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from fewview.models.layers import (
     space_to_depth,
 )
 from fewview.models.lifting import RayGrid, fuse, fused_channels, lift
-from fewview.models.view_encoder import ViewEncoder, ViewEncoderConfig
+from fewview.models.view_encoder import Template, ViewEncoder, ViewEncoderConfig
 
 SMALL = ViewEncoderConfig(
     image_width=8, lifted_channels=4, width=8, deep_width=16, bottom_width=16, num_blocks=1
@@ -137,6 +138,31 @@ def test_a_view_encoder_lifts_deep_features_past_the_full_resolution():
     without(again, rays_at(0.0, 90.0, size=16)).estimate.square().sum().backward()
     assert again.grad is not None
     assert again.grad.abs().max() == 0.0
+
+
+def test_a_template_is_the_sum_of_its_cosines():
+    template = Template(2, 3)
+    like = torch.zeros(1, 1, 4, 5, 6, dtype=torch.float64)
+    volume = template(like)
+    assert volume.shape == (1, 2, 4, 5, 6)
+    z, y, x = 2.5 / 4, 1.5 / 5, 4.5 / 6
+    expected = sum(
+        template.weight[1, i, j, k].item()
+        * math.cos(math.pi * i * z)
+        * math.cos(math.pi * j * y)
+        * math.cos(math.pi * k * x)
+        for i in range(3)
+        for j in range(3)
+        for k in range(3)
+    )
+    assert volume[0, 1, 2, 1, 4].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("waves", [0, 4])
+def test_an_encoder_that_sees_nothing_still_tells_places_apart(waves):
+    encoder = ViewEncoder(replace(SMALL, template_waves=waves))
+    blank = encoder.place(torch.zeros(1, 8, 8, 8, 8))
+    assert blank.std(dim=(2, 3, 4)).min() > 0.05
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])

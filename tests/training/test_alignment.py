@@ -12,6 +12,7 @@ from fewview.bundle import load_bundle
 from fewview.models.view_encoder import ViewEncoder, ViewEncoding
 from fewview.reconstruct import reconstruct
 from fewview.training import train
+from fewview.training.alignment import voxel_error
 from fewview.training.config import load_run
 from fewview.training.loop import Averages
 from fewview.training.system_config import AlignmentStage
@@ -140,6 +141,17 @@ def test_a_view_encoder_that_says_nothing_is_warned_of_in_training(
                 tiny_config, tiny_store, tmp_path / "run", stage=name, resume=name != "autoencoder"
             )
     assert sum("collapsed" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", ["l1", "mse"])
+def test_an_estimate_beyond_the_hu_window_is_no_error_where_the_truth_is_at_its_end(kind):
+    config = AlignmentStage(num_steps=1, batch_size=1, reconstruction=kind)
+    target = torch.tensor([-1.0, -1.0, 1.0, 1.0, 0.0])
+    estimate = torch.tensor([-3.0, -0.5, 3.0, 0.5, -1.5], requires_grad=True)
+    error = voxel_error(config, estimate, target)
+    error.backward()
+    assert error.item() == pytest.approx({"l1": 2.5, "mse": 2.75}[kind] / 5)
+    assert torch.equal(estimate.grad == 0.0, torch.tensor([True, False, True, False, False]))
 
 
 def test_averages_follow_weights_and_copy_what_is_no_weight():

@@ -40,6 +40,11 @@ class ViewEncoderConfig:
     fusion: Literal["direction", "max"] = "direction"
     """How the features of all views become one: see `fewview.models.lifting`."""
 
+    template_waves: int = 4
+    """Cosines along each axis of the template that every patient's features begin with at half
+    resolution; 0 for the plain position of each voxel instead. Views hold no depth: where an organ
+    lies along the ray is first of all what it is in everyone."""
+
     full_width: int = 16
     """3-D channels at the resolution of the model grid."""
 
@@ -74,7 +79,7 @@ class ViewEncoderConfig:
         sizes = (self.image_width, self.lifted_channels, self.full_width, self.width)
         if min(*sizes, self.deep_width, self.bottom_width, self.num_blocks) < 1:
             raise ValueError("view encoder sizes must be at least 1")
-        for name in ("half_lifted", "deep_lifted", "detail_channels"):
+        for name in ("half_lifted", "deep_lifted", "template_waves", "detail_channels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
@@ -130,6 +135,45 @@ class ImageEncoder(nn.Module):
         )
 
 
+class Position(nn.Conv3d):
+    """The position of each voxel, -1 to 1 along each axis, by learned weights."""
+
+    def __init__(self, out_channels: int) -> None:
+        """Build."""
+        super().__init__(3, out_channels, 1)
+
+    def forward(self, like: Tensor) -> Float[Tensor, "batch channel depth height width"]:
+        """For a grid as that of some features."""
+        axes = [torch.linspace(-1, 1, size, device=like.device) for size in like.shape[2:]]
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        return super().forward(grid.to(like.dtype).expand(len(like), -1, -1, -1, -1))
+
+
+class Template(nn.Module):
+    """A learned smooth volume that is the same for every patient: a short cosine series.
+
+    Channel c is the sum over i, j, k of weight[c, i, j, k] cos(pi i z) cos(pi j y) cos(pi k x),
+    with z, y and x from 0 to 1 over the grid.
+    """
+
+    def __init__(self, out_channels: int, num_waves: int) -> None:
+        """Build with `num_waves` cosines along each axis, the constant one counted."""
+        super().__init__()
+        weight = torch.randn(out_channels, num_waves, num_waves, num_waves)
+        self.weight = nn.Parameter(weight / num_waves**1.5)
+
+    def forward(self, like: Tensor) -> Float[Tensor, "1 channel depth height width"]:
+        """For a grid as that of some features."""
+        volume = self.weight
+        order = torch.arange(volume.shape[-1], device=like.device)
+        # The sum is separable: the first of the remaining axes goes, its voxels come last.
+        for size in like.shape[2:]:
+            place = (torch.arange(size, device=like.device) + 0.5) / size
+            waves = torch.cos(torch.pi * order[:, None] * place).to(volume.dtype)
+            volume = torch.tensordot(volume, waves, ([1], [0]))
+        return volume[None].to(like.dtype)
+
+
 class ViewEncoder(nn.Module):
     """Views and where each voxel projects in them, to a condition and a CT estimate in [-1, 1]."""
 
@@ -149,7 +193,8 @@ class ViewEncoder(nn.Module):
         self.full_down = nn.Sequential(
             nn.Conv3d(fused * (lifted + 1), full, 3, padding=1), nn.SiLU()
         )
-        self.place = nn.Conv3d(3, width, 1)
+        waves = config.template_waves
+        self.place = Template(width, waves) if waves else Position(width)
         self.join_half = _join(fused * config.half_lifted, width)
         self.join_deep = _join(fused * config.deep_lifted, deep)
         self.to_half = downsample(full, width)
@@ -235,7 +280,7 @@ class ViewEncoder(nn.Module):
         lifted, lifted_half, lifted_deep = self.lift_views(images, rays)
         full = self.full_down(lifted)
         half = self.to_half(full)
-        half = half + self.place(_coordinates(half))
+        half = half + self.place(half)
         if self.join_half is not None:
             half = half + self.join_half(lifted_half)
         half = self.half_down(half)
@@ -258,10 +303,3 @@ class ViewEncoder(nn.Module):
 def _join(in_channels: int, out_channels: int) -> nn.Module | None:
     """Brings lifted features to the channels of a resolution, if there are any."""
     return nn.Conv3d(in_channels, out_channels, 1) if in_channels else None
-
-
-def _coordinates(like: Tensor) -> Float[Tensor, "batch 3 depth height width"]:
-    """Position of each voxel in the grid, -1 to 1 along each axis."""
-    axes = [torch.linspace(-1, 1, size, device=like.device) for size in like.shape[2:]]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    return grid.to(like.dtype).expand(like.shape[0], -1, -1, -1, -1)

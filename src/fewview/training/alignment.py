@@ -235,8 +235,14 @@ def train_alignment(
 
 
 def voxel_error(config: AlignmentStage, estimate: Tensor, target: Tensor) -> Float[Tensor, ""]:
-    """The reconstruction ("autoregressive") constraint of CLS-DM: the CT from its views."""
+    """The reconstruction ("autoregressive") constraint of CLS-DM: the CT from its views.
+
+    Where the truth is at an end of the HU window, an estimate beyond it is no error: it is clipped
+    to that end when it becomes HU.
+    """
     error = estimate - target
+    beyond = ((target <= -1.0) & (error < 0.0)) | ((target >= 1.0) & (error > 0.0))
+    error = error.masked_fill(beyond, 0.0)
     return error.abs().mean() if config.reconstruction == "l1" else error.square().mean()
 
 
