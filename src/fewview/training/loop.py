@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from fewview.training.batches import check_statistics, shares
 from fewview.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from fewview.training.memory import explained, recomputing
+from fewview.training.optimizer import new_optimizer
 from fewview.training.processes import Processes
 from fewview.training.stage_config import StageConfig
 
@@ -95,12 +96,7 @@ def fit(stage: Stage, out: Path, processes: Processes, *, report: Report) -> Non
     places = shares(config, stage.name, processes)
     check_statistics(module, stage.name, processes)
     checkpoint = out / f"{stage.name}.safetensors"
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=config.learning_rate,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-    )
+    optimizer = new_optimizer(module, config)
     averages, step = Averages(module, config.ema_decay), 0
     if checkpoint.exists():
         tensors, metadata = read_checkpoint(checkpoint)

@@ -80,8 +80,12 @@ class StageConfig:
     """Whether the inner activations of blocks are computed again in the backward pass instead of
     kept: less memory for one more forward pass of them."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves the weights of convolutions and linear layers by orthogonal matrices, and all
+    else by AdamW (see `fewview.training.optimizer`)."""
+
     learning_rate: float = 4e-4
-    """Peak rate of AdamW."""
+    """Peak rate; Muon's steps are scaled so that it means the same there."""
 
     warmup_steps: int = 50
     """Steps over which the rate rises."""
