@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -42,6 +42,7 @@ from fewview.training.examples import Body, ExampleKey, ScanCache
 from fewview.training.latents import Latents
 from fewview.training.loop import Averages, Stage
 from fewview.training.memory import explained, recomputing
+from fewview.training.optimizer import new_optimizer
 from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
 from fewview.training.regression_config import RegressionRun
@@ -217,7 +218,7 @@ def timed_steps(
 ) -> dict[str, object]:
     """Medians of the parts of a step, peak memory and operations; the first steps do not count."""
     module, config = stage.module.train(), stage.config
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-9)
+    optimizer = new_optimizer(module, replace(config, learning_rate=1e-9))
     averages = Averages(module, config.ema_decay)
     places = shares(config, stage.name, processes)
     again = recomputing(module) if config.checkpointing else contextlib.nullcontext()
