@@ -34,7 +34,9 @@ def test_perfect_alignment_finds_every_case_at_no_distance():
     assert figures["xray_to_ct_top1"].tolist() == [1.0] * 6
     assert figures["ct_to_xray_rank"].tolist() == [1.0] * 6
     np.testing.assert_allclose(figures["distance"], 0.0, atol=1e-6)
-    np.testing.assert_allclose(figures["fresh_minus_distance"], figures["fresh_distance"])
+    np.testing.assert_allclose(
+        figures["fresh_minus_distance"], figures["fresh_distance"], atol=1e-6
+    )
     assert summarized(figures)["distance_to_others"]["mean"] == pytest.approx(2.0, abs=0.3)
 
 
