@@ -108,7 +108,8 @@ def train(
         options: Of `options_of`: where the store and all runs lie, steps of a trial, device.
         start: The run of seed 0 whose model this one starts from.
         stage_one_of: The config whose finished stage 1 of seed 0 this run takes over: one
-            autoencoder for all, so that seeds differ in what is compared.
+            autoencoder for all, so that seeds differ in what is compared. Latents come from its run
+            of the same seed, if that has them.
         stage_two_of: The config whose finished stages 1 and 2 of the same seed this run takes over,
             if they are there.
     """
@@ -119,8 +120,9 @@ def train(
     config = config_of_run(source, seed, options.steps, out / "configs")
     if stage_two_of is not None:
         take_stage_two(out / "runs" / f"{stage_two_of}-{seed}", config, run)
-    if stage_one_of is not None and (stage_one_of, 0) != (source.stem, seed):
-        take_stage_one(out / "runs" / f"{stage_one_of}-0", config, run)
+    if stage_one_of is not None:
+        for number in dict.fromkeys((seed, 0)):  # of the same seed also the latents are the same
+            take_stage_one(out / "runs" / f"{stage_one_of}-{number}", config, run)
     words = ["train", config, "--data", out / "store", "--out", run, "--device", options.device]
     if run.is_dir():
         words.append("--resume")
@@ -202,7 +204,9 @@ def run_experiment(name: str, options: argparse.Namespace) -> None:
     """
     out, config = options.out, ROOT / "configs" / f"{name}.toml"
     text = config.read_text(encoding="utf-8").replace("RUNS", str(out / "runs"))
-    text = re.sub(r"^seeds = .*$", f"seeds = {[*options.seeds]}", text, flags=re.MULTILINE)
+    # First the experiment's own seeds, then those of methods that run with one of them.
+    every, alone = f"seeds = {[*options.seeds]}", f"seeds = [{options.seeds[0]}]"
+    text = re.sub(r"^seeds = .*$", alone, text, flags=re.MULTILINE).replace(alone, every, 1)
     if options.steps is not None:
         text = re.sub(r"^count = \d+$", "count = 2\nsize = 64", text, flags=re.MULTILINE)
     (out / "experiment.toml").write_text(text, encoding="utf-8")

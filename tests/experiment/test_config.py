@@ -9,7 +9,7 @@ from fewview.baselines.iterative import cgls, sirt
 from fewview.baselines.variation import total_variation
 from fewview.config import load, parse, to_toml
 from fewview.experiment.config import ExperimentConfig
-from fewview.experiment.methods import CglsMethod, SirtMethod, TvMethod
+from fewview.experiment.methods import SHARE, CglsMethod, SirtMethod, TvMethod
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +74,6 @@ def test_nonsense_is_refused_by_name(before, after, says):
     [(SirtMethod(), sirt), (CglsMethod(), cgls), (TvMethod(), total_variation)],
 )
 def test_the_defaults_of_classical_methods_are_those_of_their_functions(method, function):
-    settings = {key: value for key, value in vars(method).items() if key != "kind"}
+    settings = {key: value for key, value in vars(method).items() if key not in ("kind", *SHARE)}
     parameters = inspect.signature(function).parameters
     assert settings == {key: parameters[key].default for key in settings}

@@ -1,5 +1,6 @@
 """A plan lists every job once, under a key that holds all that determines its result."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +108,42 @@ def test_store_and_file_cases_are_read_and_two_of_one_name_refused(tiny_store, c
     twice = replace(config, files=FileCases(paths=(ct_file.name, f"./{ct_file.name}")))
     with pytest.raises(ValueError, match="two cases"):
         list_cases(twice, sources)
+
+
+def test_a_method_may_run_a_part_of_the_experiment_alone():
+    methods = {
+        "mean": MeanMethod(num_views=(2,)),
+        "sampled": ModelMethod(nfe=2, num_views=(2,), seeds=(4,)),
+        "all": ModelMethod(nfe=2, samples=2),
+    }
+    config = replace(cheap(num_views=(1, 2), seeds=(3, 4)), methods=methods)
+    jobs = make_plan(config, list_cases(config, Sources())[:1], "cpu").jobs
+    assert [(job.name, job.num_views, job.seed) for job in jobs] == [
+        ("mean", 2, 0),
+        ("sampled", 2, 4),
+        *(("all", num_views, seed) for seed in (3, 4) for num_views in (1, 2)),
+    ]
+
+
+def test_results_do_not_depend_on_which_part_a_method_runs():
+    cases = list_cases(cheap(), Sources())[:1]
+
+    def keys(**share: tuple[int, ...]) -> set[str]:
+        config = cheap(num_views=(1, 2), methods={"mean": MeanMethod(**share)})
+        return {job.key for job in make_plan(config, cases, "cpu").jobs}
+
+    assert keys(num_views=(2,)) < keys()
+    assert keys(seeds=(0,)) == keys()
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ({"num_views": (4,)}, "mean: num_views is 4, not one of the experiment's; it has (1,)"),
+        ({"seeds": (0, 7)}, "mean: seeds is 7, not one of the experiment's; it has (0,)"),
+        ({"seeds": ()}, "mean: seeds is empty; it has (0,)"),
+    ],
+)
+def test_a_method_cannot_run_what_the_experiment_has_not(share, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cheap(methods={"mean": MeanMethod(**share)})

@@ -1,10 +1,12 @@
-"""Validation takes the memory of one case, however many there are."""
+"""Copies are made once; validation takes the memory of one case, however many there are."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fewview.config import load
 from fewview.data.store import (
@@ -18,7 +20,7 @@ from fewview.data.store import (
 from fewview.training import source as source_module
 from fewview.training import train
 from fewview.training.config import RunConfig
-from fewview.training.examples import ScanCache
+from fewview.training.examples import BodyCache, ScanCache
 from fewview.training.processes import join
 from fewview.training.source import TrainingSource
 
@@ -86,3 +88,32 @@ def test_no_stage_keeps_the_cases_it_has_validated(
     train(tiny_config, held_out_store, tmp_path / "run")
     assert len(alive) == 2 * NUM_HELD_OUT  # stages 2 and 3; stage 1 needs no views
     assert max(alive) <= 1  # the one before, while the next is made
+
+
+def test_a_copy_is_made_once_and_stays_what_it_was(source, monkeypatch):
+    fresh = replace(source, bodies=BodyCache(capacity_bytes=0))
+    made, augment = [], source_module.augment
+    monkeypatch.setattr(
+        source_module, "augment", lambda *a, **k: made.append(a) or augment(*a, **k)
+    )
+    key, other = source.keys()[:2]
+    first = source.body(key)
+    source.body(other)
+    again = source.body(key)
+    assert len(made) == 2
+    assert torch.equal(again.hu, first.hu)
+    assert torch.equal(again.hu, fresh.body(key).hu)
+    assert torch.equal(source.target(again), fresh.target(fresh.body(key)))
+
+
+def test_copies_beyond_the_memory_given_are_made_anew(source, monkeypatch):
+    key, other = source.keys()[:2]
+    one = source.body(key).hu
+    small = replace(source, bodies=BodyCache(capacity_bytes=one.numel() * one.element_size()))
+    made, augment = [], source_module.augment
+    monkeypatch.setattr(
+        source_module, "augment", lambda *a, **k: made.append(a) or augment(*a, **k)
+    )
+    for wanted in (key, other, key, other):
+        small.body(wanted)
+    assert len(made) == 3  # the first is kept, the second does not fit

@@ -58,15 +58,16 @@ def with_ceilings(config: ExperimentConfig) -> ExperimentConfig:
     as a method, not here.
     """
     named = [one for one in config.methods.values() if isinstance(one, AutoencoderCeiling)]
-    known = [set(_autoencoders(one, config.seeds)) for one in named]
+    known = [set(_autoencoders(one, one.seeds or config.seeds)) for one in named]
     methods: dict[str, Method] = {}
     for name, method in config.methods.items():
         methods[name] = method
-        own = _autoencoders(method, config.seeds)
+        seeds = method.seeds or config.seeds
+        own = _autoencoders(method, seeds)
         if isinstance(method, ModelMethod) and own and not any(own.keys() <= one for one in known):
             known.append(set(own))
             model = method.model if len(own) > 1 else next(iter(own.values()))
-            methods[_free_name(name, config)] = AutoencoderCeiling(model=model)
+            methods[_free_name(name, config)] = AutoencoderCeiling(model=model, seeds=method.seeds)
     return replace(config, methods=methods)
 
 

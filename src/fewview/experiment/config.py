@@ -143,6 +143,19 @@ class ExperimentConfig:
         if self.photons is not None and not self.photons > 0.0:
             raise ValueError(f"photons must be positive, got {self.photons}")
         self._check_names()
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """A method runs a part of the experiment, and not nothing."""
+        for name, method in self.methods.items():
+            for key, all_of_them in (("num_views", self.num_views), ("seeds", self.seeds)):
+                chosen = getattr(method, key)
+                if chosen is None:
+                    continue
+                others = sorted({*chosen} - {*all_of_them})
+                if others or not chosen:
+                    what = f"{others[0]}, not one of the experiment's" if others else "empty"
+                    raise ValueError(f"{name}: {key} is {what}; it has {all_of_them}")
 
     def _check_names(self) -> None:
         """Names become file names, and the reference has to be a fair method."""

@@ -14,7 +14,22 @@ SEED_MARK = "{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelMethod:
+class Share:
+    """Which part of an experiment a method runs; all of it by default."""
+
+    num_views: tuple[int, ...] | None = None
+    """Only these of the experiment's view counts."""
+
+    seeds: tuple[int, ...] | None = None
+    """Only these of the experiment's seeds."""
+
+
+SHARE = ("num_views", "seeds")
+"""The fields of `Share`: they say which results there are, not what they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMethod(Share):
     """A trained model, run by `reconstruct`."""
 
     kind: Literal["model"] = "model"
@@ -45,14 +60,14 @@ class ModelMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanMethod:
+class MeanMethod(Share):
     """The mean volume that comes with the package."""
 
     kind: Literal["mean"] = "mean"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstantMethod:
+class ConstantMethod(Share):
     """One value everywhere."""
 
     kind: Literal["constant"] = "constant"
@@ -62,21 +77,21 @@ class ConstantMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackprojectionMethod:
+class BackprojectionMethod(Share):
     """Unfiltered back-projection."""
 
     kind: Literal["backprojection"] = "backprojection"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FdkMethod:
+class FdkMethod(Share):
     """Filtered back-projection."""
 
     kind: Literal["fdk"] = "fdk"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SirtMethod:
+class SirtMethod(Share):
     """Simultaneous iterative reconstruction."""
 
     kind: Literal["sirt"] = "sirt"
@@ -86,7 +101,7 @@ class SirtMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CglsMethod:
+class CglsMethod(Share):
     """Least squares by conjugate gradients."""
 
     kind: Literal["cgls"] = "cgls"
@@ -96,7 +111,7 @@ class CglsMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TvMethod:
+class TvMethod(Share):
     """Least squares with total variation."""
 
     kind: Literal["tv"] = "tv"
@@ -109,7 +124,7 @@ class TvMethod:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderCeiling:
+class AutoencoderCeiling(Share):
     """The truth sent through a model's autoencoder: a ceiling, which sees the truth."""
 
     kind: Literal["autoencoder"] = "autoencoder"
@@ -119,7 +134,7 @@ class AutoencoderCeiling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridCeiling:
+class GridCeiling(Share):
     """The truth on the experiment's model grid: a ceiling, which sees the truth."""
 
     kind: Literal["grid"] = "grid"

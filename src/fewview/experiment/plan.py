@@ -15,7 +15,7 @@ from fewview import __version__
 from fewview.bundle import bundled_folder, bundled_models
 from fewview.experiment.cases import Case, checksum_of
 from fewview.experiment.config import ExperimentConfig
-from fewview.experiment.methods import Ceiling, Predictor, model_of
+from fewview.experiment.methods import SHARE, Ceiling, Predictor, model_of
 from fewview.experiment.prediction import draws_samples, loaded, why_not
 
 CARD = "card.md"
@@ -98,7 +98,7 @@ def _of_seed(
     if model is not None:
         loaded(model, "cpu")  # what cannot be read fails here, once
         weights = fingerprint(model)
-    for num_views in config.num_views:
+    for num_views in method.num_views or config.num_views:
         reason = None if isinstance(method, Ceiling) else why_not(method, num_views, seed)
         if reason is None:
             found.append((name, method, num_views, seed, weights))
@@ -111,12 +111,13 @@ def _of_seed(
 
 def _seeds(method: Predictor | Ceiling, config: ExperimentConfig) -> tuple[int, ...]:
     """The seeds a method runs with; 0 alone if it draws nothing."""
+    seeds = method.seeds or config.seeds
     if model_of(method, 0) != model_of(method, 1):
-        return config.seeds
+        return seeds
     if isinstance(method, Ceiling):
         return (0,)
     try:
-        return config.seeds if draws_samples(method, config.seeds[0]) else (0,)
+        return seeds if draws_samples(method, seeds[0]) else (0,)
     except (ValueError, OSError, RuntimeError):
         return (0,)  # its model cannot be read, which is reported once
 
@@ -145,7 +146,7 @@ def _identity(
     device: str,
 ) -> dict[str, Any]:
     """Everything that determines a prediction. A model's name does not; its weights do."""
-    settings = {key: value for key, value in asdict(method).items() if key != "model"}
+    settings = {key: value for key, value in asdict(method).items() if key not in ("model", *SHARE)}
     return {
         "version": __version__,
         "method": settings,

@@ -188,7 +188,7 @@ def _models(config: ExperimentConfig) -> dict[str, Any]:
     """What is known of every model that could be read, by method."""
     found = {}
     for name, method in config.methods.items():
-        model = model_of(method, config.seeds[0])
+        model = model_of(method, (method.seeds or config.seeds)[0])
         if method.kind == "model" and model is not None:
             try:
                 found[name] = model_facts(model)

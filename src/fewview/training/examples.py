@@ -6,7 +6,8 @@ Every example follows from seeds alone, so a resumed run sees what an unbroken o
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -70,6 +71,30 @@ class ScanCache:
         """The scan as stored, the model grid about its center; kept in memory unless told not."""
         hu, matrix = self._read(case) if keep else self._load(case)
         return Body(hu.float(), matrix, center_of(hu, matrix))
+
+
+class BodyCache:
+    """Augmented bodies in memory, the first ones met, up to a number of bytes.
+
+    Every stage meets the same copies again and again, and bending one takes longer than its views.
+    """
+
+    def __init__(self, *, capacity_bytes: int = 3 * 2**30) -> None:
+        """Keep nothing yet; 3 GiB hold 384 copies of 128^3 voxels."""
+        self._left = capacity_bytes
+        self._bodies: dict[ExampleKey, Body] = {}
+
+    def get(self, key: ExampleKey, make: Callable[[], Body]) -> Body:
+        """The body of a copy, made if it is not there."""
+        if key in self._bodies:
+            return self._bodies[key]
+        body = make()
+        size = body.hu.numel() * body.hu.element_size()
+        if size <= self._left:
+            self._left -= size
+            # Its own memory: a part of a larger scan would keep all of it.
+            self._bodies[key] = replace(body, hu=body.hu.clone())
+        return body
 
 
 def center_of(hu: Tensor, matrix: Tensor) -> Float[Tensor, "3"]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Shaped
@@ -12,6 +12,7 @@ from fewview.data.store import CaseInfo, Store
 from fewview.regressor import AnySystem
 from fewview.training.examples import (
     Body,
+    BodyCache,
     ExampleKey,
     ScanCache,
     augment,
@@ -50,6 +51,8 @@ class TrainingSource:
     store: Store
     scans: ScanCache
     processes: Processes
+    bodies: BodyCache = field(default_factory=BodyCache)
+    """Copies of this run."""
 
     @property
     def device(self) -> str:
@@ -78,13 +81,16 @@ class TrainingSource:
 
     def body(self, key: ExampleKey) -> Body:
         """The augmented body of a copy."""
-        generator = generator_of(self.training.seed, 2, key.seed)
-        return augment(
-            self.scans.read(key.case),
-            self.training.augmentation,
-            generator,
-            max_height_mm=self.system.grid.extent_mm,
-        )
+
+        def made() -> Body:
+            return augment(
+                self.scans.read(key.case),
+                self.training.augmentation,
+                generator_of(self.training.seed, 2, key.seed),
+                max_height_mm=self.system.grid.extent_mm,
+            )
+
+        return self.bodies.get(key, made)
 
     def target(self, body: Body) -> Float[Tensor, "1 1 depth height width"]:
         """The body on the model grid, in [-1, 1]."""
