@@ -54,13 +54,27 @@ class AugmentationConfig:
     """Range of photons per pixel in air, drawn on a logarithmic scale."""
 
     collimation_share: float = 0.1
-    """Share of view sets with collimated borders (unexposed, so without value: 0)."""
+    """Share of view sets with collimated borders: 0 in line integrals, filled in display style."""
 
     collimation: float = 0.12
     """Largest collimated part of the detector per side."""
 
     display_share: float = 0.1
     """Share of view sets in display style instead of line integrals."""
+
+    gamma: tuple[float, float] = (0.6, 1.6)
+    """Range of the gray curves of views in display style; the held-out style has 0.4 to 2.5."""
+
+    window_cut: float = 0.0
+    """Largest share of the gray range cut from a view in display style; held out: 0.3."""
+
+    def __post_init__(self) -> None:
+        """Refuse displays that cannot be."""
+        if not 0.0 < self.gamma[0] <= self.gamma[1]:
+            raise ValueError(f"gamma must be a rising pair of positive numbers, got {self.gamma}")
+        for name in ("window_cut", "collimation"):
+            if not 0.0 <= getattr(self, name) < 0.5:
+                raise ValueError(f"{name} must be at least 0 and below 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)

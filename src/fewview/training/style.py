@@ -19,9 +19,13 @@ from fewview.training.examples import Body, generator_of, uniform
 from fewview.training.loop import Report, Stage, fit
 from fewview.training.source import TrainingSource
 from fewview.training.style_config import StyleRun, StyleStage
-from fewview.training.views import draw_geometries, project_body, standard_geometries
+from fewview.training.views import (
+    displayed,
+    draw_geometries,
+    project_body,
+    standard_geometries,
+)
 from fewview.transfer.style import Patches, StyleNetworks, standardized
-from fewview.xray.cleaning import continued
 from fewview.xray.detector import display_style
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.novelty import kind_of
@@ -83,17 +87,14 @@ def redisplayed(
     picture: Float[Tensor, "1 1 row col"], config: StyleStage, generator: torch.Generator
 ) -> Float[Tensor, "1 1 row col"]:
     """A DRR of another window, gray curve and exposed field, as cleaning would hand it on."""
-    cut = uniform(generator, 0.0, config.window_cut)
-    black = uniform(generator, 0.0, cut)
-    gray = ((picture - black) / (1.0 - cut)).clamp(0.0, 1.0)
-    low, high = (math.log(gamma) for gamma in config.gamma)
-    gray = gray ** math.exp(uniform(generator, low, high))
-    rows, cols = gray.shape[-2:]
-    top, left = (int(uniform(generator, 0.0, config.collimation) * n) for n in (rows, cols))
-    bottom, right = (n - int(uniform(generator, 0.0, config.collimation) * n) for n in (rows, cols))
-    box = (top, bottom, left, right)
-    field = display_style(gray[0, 0, top:bottom, left:right])
-    return standardized(continued(field, box, (rows, cols))[None, None])
+    shown = displayed(
+        picture[0, 0],
+        generator,
+        gamma=config.gamma,
+        window_cut=config.window_cut,
+        widest=config.collimation,
+    )
+    return standardized(shown[None, None])
 
 
 def drr_pool(views: ViewRange, source: TrainingSource, seed: int) -> Float[Tensor, "drr row col"]:

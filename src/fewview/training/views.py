@@ -1,6 +1,7 @@
 """Fresh views of bodies for training: drawn geometry, projection, noise, collimation, style."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from fewview.models.lifting import RayGrid
 from fewview.training.examples import Body, uniform
 from fewview.training.stage_config import AugmentationConfig
 from fewview.xray.attenuation import hu_to_attenuation
+from fewview.xray.cleaning import continued
 from fewview.xray.detector import DetectorConfig, display_style, expose
 from fewview.xray.geometry import (
     Cameras,
@@ -90,27 +92,76 @@ def degrade(
     config: AugmentationConfig,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "1 view row col"], bool]:
-    """Noise, collimation or display style as drawn; returns the images and if calibrated."""
+    """Noise, collimation or display style as drawn; returns the images and if calibrated.
+
+    What collimation covers has no value (0) in line integrals. Display-style views each get a
+    style of their own, and borders as cleaning fills them.
+    """
     images = line_integrals
     if uniform(generator, 0.0, 1.0) < config.noise_share:
         low, high = (math.log(count) for count in config.photons)
         photons = math.exp(uniform(generator, low, high))
         images = expose(images, DetectorConfig(photons=photons), generator)
     calibrated = uniform(generator, 0.0, 1.0) >= config.display_share
-    if not calibrated:
-        images = display_style(images, gamma=uniform(generator, 0.6, 1.6))
-    if uniform(generator, 0.0, 1.0) < config.collimation_share:
-        rows, cols = images.shape[-2:]
-        images = images.clone()
-        for view in range(images.shape[1]):
-            top, bottom, left, right = (
-                uniform(generator, 0.0, config.collimation) for _ in range(4)
-            )
-            images[:, view, : int(top * rows)] = 0.0
-            images[:, view, rows - int(bottom * rows) :] = 0.0
-            images[:, view, :, : int(left * cols)] = 0.0
-            images[:, view, :, cols - int(right * cols) :] = 0.0
-    return images, calibrated
+    covered = uniform(generator, 0.0, 1.0) < config.collimation_share
+    widest = config.collimation if covered else 0.0
+    views = []
+    for image in images[0]:
+        if not calibrated:
+            cut, gamma = config.window_cut, config.gamma
+            image = displayed(image, generator, gamma=gamma, window_cut=cut, widest=widest)
+        elif covered:
+            top, bottom, left, right = exposed_box(image.shape, widest, generator)
+            field = image[top:bottom, left:right]
+            image = torch.zeros_like(image)
+            image[top:bottom, left:right] = field
+        views.append(image)
+    return torch.stack(views)[None], calibrated
+
+
+def exposed_box(
+    shape: Sequence[int], widest: float, generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """First and last row, first and last column (exclusive) of a collimated field.
+
+    Args:
+        shape: Rows and columns of the picture.
+        widest: Largest covered share per side.
+        generator: Draws the shares.
+    """
+    rows, cols = shape
+    top, left = (int(uniform(generator, 0.0, widest) * count) for count in (rows, cols))
+    bottom, right = (count - int(uniform(generator, 0.0, widest) * count) for count in shape)
+    return top, bottom, left, right
+
+
+def displayed(
+    image: Float[Tensor, "row col"],
+    generator: torch.Generator,
+    *,
+    gamma: tuple[float, float],
+    window_cut: float,
+    widest: float,
+) -> Float[Tensor, "row col"]:
+    """An X-ray in some display style, as cleaning hands it on; in [0, 1].
+
+    Args:
+        image: Line integrals, or gray values.
+        generator: Draws the style.
+        gamma: Range of the gray curve's exponent, drawn on a logarithmic scale.
+        window_cut: Largest share of the gray range that becomes black or white.
+        widest: Largest share per side that collimation covers.
+    """
+    gray = display_style(image)
+    cut = uniform(generator, 0.0, window_cut)
+    black = uniform(generator, 0.0, cut)
+    gray = ((gray - black) / (1.0 - cut)).clamp(0.0, 1.0)
+    low, high = (math.log(end) for end in gamma)
+    gray = gray ** math.exp(uniform(generator, low, high))
+    box = exposed_box(gray.shape, widest, generator)
+    top, bottom, left, right = box
+    field = display_style(gray[top:bottom, left:right])
+    return continued(field, box, (gray.shape[0], gray.shape[1]))
 
 
 def view_batch(
