@@ -3,10 +3,10 @@
 Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), trains the systems of
 configs/ablation, each of which differs from both.toml in one factor, measures the alignment of
 those that have one, and runs `fewview experiment configs/experiment-ablation.toml`: losses, views,
-compression and denoiser calls. Rows that share stage 1 train it once. Every step goes on where it
-was stopped; what evidence.py has trained into the same `--out` is taken over where it is the same.
-`--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts each stage to N steps,
-to see that everything runs.
+compression, sizes of the networks and denoiser calls. Rows that share stage 1 train it once. Every
+step goes on where it was stopped; what evidence.py has trained into the same `--out` is taken over
+where it is the same. `--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts
+each stage to N steps, to see that everything runs.
 """
 
 from pathlib import Path
@@ -22,7 +22,10 @@ EVIDENCE = "fewview"
 """The system of evidence.py has the default's stages 1 and 2."""
 
 COMPRESSION = ("ratio16", "ratio32", "ratio128")
-ALIGNED = ("both", "contrast", *COMPRESSION)
+SIZES = ("published", "small")
+"""Networks of CLS-DM's published sizes, and those of configs/clsdm.toml."""
+
+ALIGNED = ("both", "contrast", *COMPRESSION, *SIZES)
 """What has learned a projector."""
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     out: Path = options.out
     prepare(out, options.phantoms, options.ct_data, options.workers)
     rows = [(name, seed) for seed in options.seeds for name in LOSSES]
-    rows += [(name, 0) for name in COMPRESSION if 0 in options.seeds]
+    rows += [(name, 0) for name in (*COMPRESSION, *SIZES) if 0 in options.seeds]
     for name, seed in rows:
         if options.only and name not in options.only:
             continue
