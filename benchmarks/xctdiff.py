@@ -3,7 +3,7 @@
 Makes phantoms, prepares them (and the training CTs with `--ct-data FOLDER`), trains the systems of
 configs/xctdiff-ablation, each of which differs from shared.toml in one factor, counts the codes
 that they choose on held-out phantoms, and runs `fewview experiment configs/experiment-xctdiff.toml`
-with one frontal view. Rows share stage 1, which is trained once a seed. Every step goes on where it
+with one frontal view. All rows and seeds share stage 1 of seed 0. Every step goes on where it
 was stopped; `--only` and `--seeds` do a part of it, as in evidence.py. `--steps N` cuts each stage
 to N steps, to see that everything runs.
 """
