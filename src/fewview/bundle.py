@@ -115,6 +115,7 @@ def load_model(
     networks = build_networks(config)
     metadata = _read_weights(folder / "weights.safetensors", networks)
     networks.latent_scale = float(metadata["latent_scale"])
+    networks.guidable = metadata.get("guidable") == "True"
     return Bundle(config, networks.to(device), card)
 
 
@@ -176,7 +177,10 @@ def save_bundle(
     }
     metadata = {"format": FORMAT}
     if isinstance(networks, Networks):
-        metadata["latent_scale"] = repr(networks.latent_scale)
+        metadata |= {
+            "latent_scale": repr(networks.latent_scale),
+            "guidable": str(networks.guidable),
+        }
     with replacing_folder(folder, force=force) as writing:
         (writing / "config.toml").write_text(config_files.to_toml(config), encoding="utf-8")
         (writing / "card.md").write_text(card, encoding="utf-8")

@@ -51,13 +51,14 @@ class Reconstruction:
     """Per view, how far it lies from what models were trained on; None for line integrals."""
 
 
-def reconstruct(
+def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     views: Views,
     *,
     model: str | Path | Bundle | RegressorBundle = DEFAULT_MODEL,
     style: str | Path | StyleBundle | None = None,
     nfe: int | None = None,
     samples: int | None = None,
+    guidance: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     consistency: bool = True,
@@ -70,6 +71,8 @@ def reconstruct(
         style: A style model (folder or loaded) that display-style views are put through first.
         nfe: Denoiser calls per sample, 0 for the deterministic head; default of the model.
         samples: Samples to average; default of the model, or 1 when only `nfe` is given.
+        guidance: How far samples go toward (1) and beyond (more) what the views say; default of the
+            model. Anything but 1 needs a model trained with `condition_dropout`, and an even `nfe`.
         seed: Seed of the samples.
         device: Where to compute.
         consistency: Whether to correct the result by the measured line integrals.
@@ -91,8 +94,11 @@ def reconstruct(
     if isinstance(bundle, RegressorBundle):
         if nfe or (samples is not None and samples > 1):
             raise ValueError(f"{config.name} is a regressor: it has no samples to draw")
+        if guidance is not None:
+            raise ValueError(f"{config.name} is a regressor: it has no samples to guide")
         nfe, decoded = 0, [_regressed(bundle, views)]
     else:
+        bundle = _guided(bundle, guidance)
         nfe, count = _counts(nfe, samples, bundle.config)
         encoded = encode_views(bundle, views, for_head=nfe == 0)
         decoded = _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
@@ -104,6 +110,25 @@ def reconstruct(
         return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe, tuple(found))
     mean, std = posterior_mean_std(volumes)
     return Reconstruction(mean, volumes[0], std, nfe, tuple(found))
+
+
+def _guided(bundle: Bundle, guidance: float | None) -> Bundle:
+    """The bundle with a guidance of its own where one is given.
+
+    Raises:
+        ValueError: If it is to guide, or be guided, without having learned to do without condition.
+    """
+    sampler = bundle.config.sampler
+    if guidance is not None:
+        sampler = replace(sampler, guidance=guidance)
+        bundle = replace(bundle, config=replace(bundle.config, sampler=sampler))
+    if sampler.guidance != 1.0 and not bundle.networks.guidable:
+        raise ValueError(
+            f"{bundle.config.name} was not trained to do without condition "
+            f"(training.diffusion.condition_dropout), so guidance must be 1, got "
+            f"{sampler.guidance:g}"
+        )
+    return bundle
 
 
 def _counts(nfe: int | None, samples: int | None, config: SystemConfig) -> tuple[int, int]:

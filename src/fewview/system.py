@@ -149,7 +149,7 @@ class SystemConfig:
 
 @dataclass(eq=False)
 class Networks:
-    """The networks of a system and the two scales measured on its training set."""
+    """The networks of a system, and what else of its training a user of them must know."""
 
     autoencoder: AnyAutoencoder
     view_encoder: AnyViewEncoder
@@ -157,6 +157,9 @@ class Networks:
     denoiser: AnyDenoiser
     latent_scale: float = 1.0
     """1 / standard deviation of what diffusion samples."""
+
+    guidable: bool = False
+    """Whether the denoiser has also learned to do without condition, which guidance needs."""
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks by name, as they are stored."""

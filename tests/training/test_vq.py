@@ -6,18 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle
+from fewview.data.phantom import phantom
 from fewview.models.codebook import Codebook
+from fewview.models.unet import UnetDenoiser
+from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.codes import quantized
 from fewview.training.config import load_run
 from fewview.training.diffusion import left_out, parts_to_learn, shows_itself
 from fewview.training.source import TrainingSource
 from fewview.training.system_config import AutoencoderStage, DiffusionStage
+from fewview.xray.geometry import preset
+from fewview.xray.views import drr
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -255,18 +261,53 @@ def test_guidance_needs_examples_without_condition(xctdiff):
     assert load_run(xctdiff).system.sampler.guidance == 2.0
 
 
-def test_stage_three_trains_with_all_that_xctdiff_has(xctdiff, tiny_store, tmp_path):
-    """Cross-attention, self-conditioning, dropped conditions; and the bundle reconstructs."""
+def test_stage_three_trains_with_all_that_xctdiff_has_and_the_model_reconstructs(
+    xctdiff, tiny_store, tmp_path, monkeypatch
+):
+    """Cross-attention, self-conditioning, dropped conditions and guidance."""
     text = XCTDIFF.replace("nfe = 2\n", "nfe = 2\nguidance = 2.0\n").replace(
         "attention_levels = [1]",
         'attention_levels = [1]\nprior = "cross-attention"\nself_conditioning = true',
     )
     text = text.replace("num_steps = 2", "num_steps = 4")
     xctdiff.write_text(text + "condition_dropout = 0.5\n")
-    assert {shows_itself(0, step) for step in range(4)} == {False, True}
+    told, forward = [], UnetDenoiser.forward
+
+    def noted(self, noisy, time, condition, previous=None):
+        if self.training:
+            told.append((condition.flatten(1).any(dim=1).tolist(), previous is not None))
+        return forward(self, noisy, time, condition, previous)
+
+    monkeypatch.setattr(UnetDenoiser, "forward", noted)
     train(xctdiff, tiny_store, tmp_path / "run")
-    last = lines(tmp_path / "run", "diffusion")[-1]
-    assert "val_psnr_db" in last or "loss" in last
+    without = [not one for conditions, _ in told for one in conditions]
+    assert {True, False} == set(without)  # some conditions are dropped, not all
+    shown = [shows_itself(0, step) for step in range(4)]
+    # A step that shows the denoiser its own estimate calls it twice, first without one.
+    assert [previous for _, previous in told] == [
+        after for step in shown for after in ((False, True) if step else (False,))
+    ]
+    bundle = load_bundle(tmp_path / "run" / "model")
+    assert bundle.networks.guidable
+    views = drr(phantom(5, size=16).volume, [preset("chest", size=16)])
+    volumes = [
+        reconstruct(views, model=bundle, nfe=4, guidance=scale).volume.hu
+        for scale in (None, 2.0, 1.0, 0.0)
+    ]
+    assert np.array_equal(volumes[0], volumes[1])  # the model's own
+    assert not np.array_equal(volumes[1], volumes[2])
+    assert not np.array_equal(volumes[2], volumes[3])
+    with pytest.raises(ValueError, match="even"):
+        reconstruct(views, model=bundle, nfe=3)
+
+
+def test_a_model_that_was_never_without_condition_is_not_guided(tiny_run):
+    views = drr(phantom(5, size=16).volume, [preset("chest", size=16)])
+    model = tiny_run / "model"
+    with pytest.raises(ValueError, match="guidance must be 1, got 2"):
+        reconstruct(views, model=model, nfe=2, guidance=2.0)
+    same = reconstruct(views, model=model, nfe=2, guidance=1.0)
+    assert np.array_equal(same.volume.hu, reconstruct(views, model=model, nfe=2).volume.hu)
 
 
 def test_which_examples_go_without_condition_does_not_depend_on_the_micro_batch():

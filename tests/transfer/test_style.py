@@ -14,7 +14,13 @@ from fewview.data.phantom import phantom
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import load_run
-from fewview.training.style import augmented, frontal_pictures, least_squares, redisplayed
+from fewview.training.style import (
+    augmented,
+    frontal_pictures,
+    least_squares,
+    redisplayed,
+    style_losses,
+)
 from fewview.training.style_config import StyleRun, StyleStage
 from fewview.transfer.style import (
     Generator,
@@ -212,6 +218,44 @@ def test_each_side_of_least_squares_learns_alone():
     assert made.grad is not None
     assert made.grad.item() == pytest.approx(2 * 0.5 * (0.5 - 1.0))
     assert line.weight.grad.item() == pytest.approx(2 * 0.5)
+
+
+def test_the_terms_of_a_style_model_count_as_the_config_says():
+    """Generators that add 1 and 2 to gray, a discriminator that says the mean of a picture."""
+
+    class Adds(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = torch.nn.Parameter(torch.tensor(value))
+
+        def forward(self, picture):
+            return picture + self.value
+
+    class Means(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, picture):
+            return self.gain * picture.mean(dim=(1, 2, 3))
+
+    modules = torch.nn.ModuleDict(
+        {"to_drr": Adds(1.0), "to_radiograph": Adds(2.0), "drr": Means(), "radiograph": Means()}
+    )
+    radiographs, drrs = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5)
+    weights = {"adversarial_weight": 0.5, "cycle_weight": 3.0, "identity_weight": 7.0}
+    loss, figures = style_losses(modules, radiographs, drrs, StyleStage(num_steps=1, **weights))
+    assert figures["cycle"] == pytest.approx(3.0 + 3.0)  # there and back adds 3, both ways
+    assert figures["identity"] == pytest.approx(1.0 + 2.0)
+    # Made DRRs have mean 1, made radiographs 2.5; wanted is 1 of the made ones, then 1 and 0.
+    assert figures["fooling"] == pytest.approx(0.0 + 1.5**2)
+    assert figures["telling"] == pytest.approx((0.5**2 + 1.0) + (1.0 + 2.5**2))
+    told = 0.5 * figures["fooling"] + figures["telling"]
+    assert loss.item() == pytest.approx(told + 3.0 * 6.0 + 7.0 * 3.0)
+    loss.backward()
+    # Cycle and identity move both generators by one for each unit, identity by its weight again.
+    assert modules["to_drr"].value.grad.item() == pytest.approx(3.0 * 2.0 + 7.0)
+    assert modules["to_radiograph"].value.grad.item() == pytest.approx(3.0 * 2.0 + 7.0 + 0.5 * 3.0)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,10 @@ def reconstruct(
         typer.Option(min=0, help="Denoiser calls; 0 takes the head, without sampling."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples to average.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Beyond 1: follow the views more closely (some models)."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     device: Device = "cpu",
     uncertainty: Annotated[
@@ -108,6 +112,7 @@ def reconstruct(
         style=style,
         nfe=nfe,
         samples=samples,
+        guidance=guidance,
         seed=seed,
         device=device,
         consistency=consistency,
@@ -123,6 +128,7 @@ def reconstruct(
         "novelty": result.novelties,
         "nfe": result.nfe,
         "samples": samples,
+        "guidance": guidance,
         "consistency": consistency,
         "geometries": views.geometries,
         "geometry_source": views.geometry_source,

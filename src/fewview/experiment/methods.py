@@ -43,6 +43,9 @@ class ModelMethod(Share):
     samples: int | None = None
     """Samples to average; the model's default."""
 
+    guidance: float | None = None
+    """Guidance scale; the model's default. Anything but 1 needs training for it, and an even nfe."""
+
     consistency_steps: int | None = None
     """Projection consistency steps, 0 for none; the model's default."""
 
@@ -55,6 +58,8 @@ class ModelMethod(Share):
             raise ValueError(f"nfe must be 0 or more, got {self.nfe}")
         if self.samples is not None and self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.guidance is not None and not self.guidance >= 0.0:
+            raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
         if self.consistency_steps is not None and self.consistency_steps < 0:
             raise ValueError(f"consistency_steps must be 0 or more, got {self.consistency_steps}")
 
@@ -163,3 +168,8 @@ def model_of(method: Predictor | Ceiling, seed: int) -> str | None:
     if isinstance(method, ModelMethod | AutoencoderCeiling):
         return method.model.replace(SEED_MARK, str(seed))
     return None
+
+
+def is_trained_by_seed(method: Predictor | Ceiling) -> bool:
+    """Whether each seed of a method is a trained model of its own."""
+    return model_of(method, 0) != model_of(method, 1)

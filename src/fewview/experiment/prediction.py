@@ -104,7 +104,13 @@ def _predict_by_model(
         bundle = _with_consistency(bundle, method.consistency_steps)
     with _counted_calls(bundle) as calls:
         result = reconstruct(
-            views, model=bundle, nfe=method.nfe, samples=method.samples, seed=seed, device=device
+            views,
+            model=bundle,
+            nfe=method.nfe,
+            samples=method.samples,
+            guidance=method.guidance,
+            seed=seed,
+            device=device,
         )
     return result.volume, sum(calls)
 
@@ -168,3 +174,17 @@ def draws_samples(method: Predictor, seed: int) -> bool:
         return False
     asked = method.nfe is not None or method.samples is not None
     return asked or bundle.config.sampler.num_samples > 0
+
+
+def is_decoded(method: Predictor, seed: int) -> bool:
+    """Whether a method's volume comes out of an autoencoder: samples, and the coded head.
+
+    Raises:
+        ValueError: If its model cannot be read.
+    """
+    if not isinstance(method, ModelMethod):
+        return False
+    bundle = loaded(str(model_of(method, seed)), "cpu")
+    if not isinstance(bundle, Bundle):
+        return False
+    return bundle.config.head == "coded" or draws_samples(method, seed)

@@ -92,6 +92,8 @@ def train(  # noqa: PLR0913 - one for each flag of the command
     source = TrainingSource(config.system, config.training, opened, ScanCache(opened), processes)
     _run(config, networks, source, pictures, out, stage, report)
     if stage in (None, stages[-1]) and processes.first:
+        if isinstance(config, RunConfig) and isinstance(networks, Networks):
+            networks.guidable = config.training.diffusion.condition_dropout > 0.0
         save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
 
 
