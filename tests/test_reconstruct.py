@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewview.bundle import load_bundle
+from fewview.bundle import load_bundle, save_bundle
 from fewview.data.volume import Volume
+from fewview.outside import warn_outside
 from fewview.reconstruct import bin_views, pitch_at_isocenter, reconstruct
+from fewview.xray.acquisition import as_detected
 from fewview.xray.geometry import preset, project_points
 from fewview.xray.views import drr
 
@@ -104,6 +106,41 @@ def test_views_outside_the_trained_range_are_named(bundle, caplog):
     with caplog.at_level(logging.WARNING, logger="fewview"):
         reconstruct(ball_views(0.0, 45.0, 90.0, 135.0), model=bundle, nfe=0)
     assert "4 views (trained on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("angles", "said"),
+    [
+        ((0.0, 90.0), None),
+        ((4.0, -273.0), None),
+        ((0.0, 45.0), "angles 45 degrees (trained on 0, 90)"),
+        ((30.0,), "angles 30 degrees (trained on 0)"),
+    ],
+)
+def test_angles_that_a_model_of_standard_sets_never_saw_are_named(bundle, angles, said, caplog):
+    seen = replace(
+        bundle.config.views, any_angle_share=0.0, num_views=(1, 2), num_views_weights=(0.5, 0.5)
+    )
+    with caplog.at_level(logging.WARNING, logger="fewview"):
+        warn_outside(ball_views(*angles), replace(bundle.config, views=seen))
+    assert (said in caplog.text) if said else not caplog.text
+    caplog.clear()
+    anywhere = replace(seen, any_angle_share=0.1)
+    with caplog.at_level(logging.WARNING, logger="fewview"):
+        warn_outside(ball_views(*angles), replace(bundle.config, views=anywhere))
+    assert not caplog.text
+
+
+def test_pictures_for_the_eye_are_named_to_a_model_that_never_saw_one(tiny_run, tmp_path, caplog):
+    views = as_detected(ball_views(0.0, 90.0), display=True)
+    known = load_bundle(tiny_run / "model")
+    assert known.display_share == 0.1  # the default of training
+    save_bundle(tmp_path / "blind", known.config, known.networks, "", display_share=0.0)
+    for model, said in ((known, False), (load_bundle(tmp_path / "blind"), True)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="fewview"):
+            reconstruct(views, model=model, nfe=1)
+        assert ("pictures for the eye (trained on line integrals alone)" in caplog.text) == said
 
 
 def test_impossible_counts_are_refused(bundle):

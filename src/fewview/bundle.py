@@ -27,6 +27,8 @@ class Bundle:
     config: SystemConfig
     networks: Networks
     card: str
+    display_share: float | None = None
+    """Share of pictures for the eye among the views of its training, where that is known."""
 
     @property
     def device(self) -> torch.device:
@@ -50,6 +52,8 @@ class RegressorBundle:
     config: RegressorConfig
     networks: Regressor
     card: str
+    display_share: float | None = None
+    """As in `Bundle`."""
 
     @property
     def device(self) -> torch.device:
@@ -109,14 +113,15 @@ def load_model(
     if kind == "regressor":
         regressor_config = config_files.load(folder / "config.toml", RegressorConfig)
         regressor = build_regressor(regressor_config)
-        _read_weights(folder / "weights.safetensors", regressor)
-        return RegressorBundle(regressor_config, regressor.to(device), card)
+        metadata = _read_weights(folder / "weights.safetensors", regressor)
+        shown = _display_share(metadata)
+        return RegressorBundle(regressor_config, regressor.to(device), card, shown)
     config = config_files.load(folder / "config.toml", SystemConfig)
     networks = build_networks(config)
     metadata = _read_weights(folder / "weights.safetensors", networks)
     networks.latent_scale = float(metadata["latent_scale"])
     networks.guidable = metadata.get("guidable") == "True"
-    return Bundle(config, networks.to(device), card)
+    return Bundle(config, networks.to(device), card, _display_share(metadata))
 
 
 def load_style(model: str | Path, *, device: str = "cpu") -> StyleBundle:
@@ -133,6 +138,10 @@ def load_style(model: str | Path, *, device: str = "cpu") -> StyleBundle:
     _read_weights(folder / "weights.safetensors", networks)
     card = (folder / "card.md").read_text(encoding="utf-8")
     return StyleBundle(config, networks.to(device), card)
+
+
+def _display_share(metadata: dict[str, str]) -> float | None:
+    return float(metadata["display_share"]) if "display_share" in metadata else None
 
 
 def _read_weights(weights: Path, networks: Networks | Regressor | StyleNetworks) -> dict[str, str]:
@@ -167,6 +176,7 @@ def save_bundle(
     networks: Networks | Regressor | StyleNetworks,
     card: str,
     *,
+    display_share: float | None = None,
     force: bool = False,
 ) -> None:
     """Write a trained model; weights are stored in half precision, which is all they carry."""
@@ -176,6 +186,8 @@ def save_bundle(
         for name, tensor in module.state_dict().items()
     }
     metadata = {"format": FORMAT}
+    if display_share is not None:
+        metadata["display_share"] = repr(display_share)
     if isinstance(networks, Networks):
         metadata |= {
             "latent_scale": repr(networks.latent_scale),

@@ -5,8 +5,6 @@ deterministic head (`nfe=0`) or by sampling; the result is made consistent with 
 where they are calibrated.
 """
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model, l
 from fewview.data.volume import Volume, cubic_grid
 from fewview.inputs import network_images, ray_grid
 from fewview.models.lifting import RayGrid
+from fewview.outside import warn_novel, warn_outside
 from fewview.refine import make_consistent, posterior_mean_std
 from fewview.regressor import AnySystem
 from fewview.sampling import EncodedViews, condition_of, sample_latents
@@ -27,8 +26,6 @@ from fewview.transfer.style import StyleBundle, StyleConfig, in_drr_style
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.novelty import Novelty, novelties
 from fewview.xray.views import Views
-
-log = logging.getLogger("fewview")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +82,7 @@ def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     """
     bundle = load_model(model, device=device) if isinstance(model, str | Path) else model
     config = bundle.config
-    warn_outside(views, config)
+    warn_outside(views, config, displays=bundle.display_share != 0.0)
     found = novelties(views)
     warn_novel(found)
     if style is not None:
@@ -261,43 +258,3 @@ def pitch_at_isocenter(geometry: ViewGeometry) -> tuple[float, float]:
     if geometry.sdd_mm is not None and geometry.sod_mm is not None:
         scale = geometry.sod_mm / geometry.sdd_mm
     return geometry.pixel_pitch_mm[0] * scale, geometry.pixel_pitch_mm[1] * scale
-
-
-def warn_novel(found: Sequence[Novelty | None]) -> None:
-    """Say once which views are unlike any that models were trained on."""
-    far = [
-        f"view {index} (score {one.score:.1f}; {one.limit:.1f} holds 99 % of training)"
-        for index, one in enumerate(found)
-        if one is not None and one.is_far
-    ]
-    if far:
-        log.warning("far from what models were trained on, do not trust it: %s", ", ".join(far))
-
-
-def warn_outside(views: Views, config: AnySystem) -> None:
-    """Say once what of the views lies outside the range the model was trained for."""
-    known, reasons = config.views, []
-    if len(views.geometries) not in known.num_views:
-        reasons.append(f"{len(views.geometries)} views (trained on {known.num_views})")
-    beam = preset(known.preset).beam
-    for geometry in views.geometries:
-        if geometry.beam != beam:
-            reasons.append(f"{geometry.beam} beam (trained on {beam})")
-        elif geometry.sod_mm is not None and geometry.sdd_mm is not None:
-            low, high = known.sod_mm
-            if not low <= geometry.sod_mm <= high:
-                reasons.append(f"sod_mm {geometry.sod_mm:g} (trained on {low:g} to {high:g})")
-            low, high = known.detector_mm
-            gap = geometry.sdd_mm - geometry.sod_mm
-            if not low <= gap <= high:
-                reasons.append(
-                    f"{gap:g} mm from isocenter to detector (trained on {low:g} to {high:g})"
-                )
-        if geometry.secondary_angle_deg or geometry.roll_deg:
-            reasons.append("tilted or rolled views (trained on upright ones)")
-    if reasons:
-        log.warning(
-            "the views lie outside what model %s was trained for: %s",
-            config.name,
-            "; ".join(dict.fromkeys(reasons)),
-        )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewview.data.phantom import phantom
-from fewview.reconstruct import warn_novel
+from fewview.outside import warn_novel
 from fewview.xray.acquisition import as_detected
 from fewview.xray.geometry import preset
 from fewview.xray.novelty import NUM_FIGURES, describe, kind_of, learn, novelties, novelty
@@ -43,7 +43,7 @@ def test_what_is_no_chest_is_far(name, caplog):
     assert found.is_far
     with caplog.at_level(logging.WARNING):
         warn_novel([found])
-    assert "far from what models were trained on" in caplog.text
+    assert "far from the radiographs that fewview-64 was trained on" in caplog.text
     assert f"score {found.score:.1f}" in caplog.text
 
 

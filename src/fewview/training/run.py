@@ -94,7 +94,9 @@ def train(  # noqa: PLR0913 - one for each flag of the command
     if stage in (None, stages[-1]) and processes.first:
         if isinstance(config, RunConfig) and isinstance(networks, Networks):
             networks.guidable = config.training.diffusion.condition_dropout > 0.0
-        save_bundle(out / "model", config.system, networks, _card(config, out), force=True)
+        shown = config.training.augmentation.display_share
+        card = _card(config, out)
+        save_bundle(out / "model", config.system, networks, card, display_share=shown, force=True)
 
 
 def stages_of(config: AnyRun) -> tuple[str, ...]:
