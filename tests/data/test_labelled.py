@@ -103,6 +103,8 @@ def test_a_task_of_the_decathlon_is_read_by_its_description(tmp_path):
         ({"training": []}, "no training case"),
         ({"labels": ["spleen"]}, "does not describe"),
         ({"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}]}, "outside its folder"),
+        ({"training": [{"image": "/a.nii.gz", "label": "b.nii.gz"}]}, "outside its folder"),
+        ({"labels": {"0": "background", "256": "much"}}, "0 to 255, which much is not"),
         ({"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}, "case a: .* is missing"),
     ],
 )

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.random_features import RandomFeatures
+from fewview.models.vgg_features import VggFeatures
 from fewview.system import build_networks
 from fewview.training import train
 from fewview.training.autoencoder import _restoration
@@ -186,6 +187,63 @@ def test_a_term_counts_as_much_as_the_config_says(key, figure, tiny_config, tiny
     assert first["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.fixture
+def vgg_file(tmp_path):
+    """Three convolutions of a VGG network, halved after the second."""
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for place, (before, after) in {0: (3, 4), 2: (4, 4), 5: (4, 6)}.items():
+        shape = (after, before, 3, 3)
+        weights[f"features.{place}.weight"] = torch.randn(*shape, generator=generator) / 5.0
+        weights[f"features.{place}.bias"] = torch.randn(after, generator=generator) / 5.0
+    weights["classifier.0.weight"] = torch.zeros(2, 2)
+    save_file(weights, tmp_path / "vgg.safetensors")
+    return tmp_path / "vgg.safetensors"
+
+
+def test_features_of_a_vgg_file_are_those_of_its_layers(vgg_file):
+    layers = [torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU()]
+    layers += [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+    plain = torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 6, 3, padding=1), torch.nn.ReLU())
+    stored = {name: value for name, value in load_file(vgg_file).items() if "features" in name}
+    plain.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
+    image = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
+    colors = ((image + 1.0) / 2.0).expand(-1, 3, -1, -1)
+    mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    colors = (colors - mean[:, None, None]) / spread[:, None, None]
+    features = VggFeatures(vgg_file)(image)
+    for found, wanted in zip(features, (plain[:4](colors), plain(colors)), strict=True):
+        torch.testing.assert_close(found, torch.nn.functional.normalize(wanted, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ({"other": torch.zeros(1)}, "not the weights of a VGG network"),
+        ({"features.0.weight": torch.zeros(4, 1, 3, 3), "features.0.bias": torch.zeros(4)}, "VGG"),
+        ({"features.0.weight": torch.zeros(4, 3, 3, 3)}, "no convolution with a bias"),
+    ],
+)
+def test_a_file_of_other_weights_is_refused(tmp_path, weights, why):
+    save_file(weights, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=why):
+        VggFeatures(tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("nothing")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        VggFeatures(tmp_path / "text.safetensors")
+
+
+def test_a_slice_in_vgg_features_counts_as_the_config_says(
+    vgg_file, tiny_config, tiny_store, tmp_path
+):
+    asked = f'slice_perceptual_weight = 2.0\nslice_perceptual_file = "{vgg_file}"\n'
+    tiny_config.write_text(tiny_config.read_text().replace(START, START + asked))
+    train(tiny_config, tiny_store, tmp_path / "run", stage="autoencoder")
+    first = lines_of(tmp_path / "run")[0]
+    assert first["slice_perceptual"] > 0.0
+    expected = first["l1"] + 1e-4 * first["kl"] + 2.0 * first["slice_perceptual"]
+    assert first["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_discriminator_waits_for_its_batch_and_then_counts(tiny_config, tiny_store, tmp_path):
     plain = tiny_config.read_text()
     train(tiny_config, tiny_store, tmp_path / "plain", stage="autoencoder")
@@ -254,10 +312,13 @@ def test_an_adversarial_run_resumes_exactly_and_its_model_has_no_discriminator(
         {"sharpness_weight": -1.0},
         {"frequency_cutoff": 0.5},
         {"discriminator_start": -1},
+        {"slice_perceptual_weight": -1.0},
+        {"slice_perceptual_weight": 1.0},
+        {"slice_perceptual_file": "vgg.safetensors"},
     ],
 )
 def test_a_stage_that_cannot_train_is_refused(settings):
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=r"must|go together"):
         AutoencoderStage(num_steps=1, **settings)
 
 

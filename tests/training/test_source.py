@@ -20,7 +20,7 @@ from fewview.data.store import (
 from fewview.training import source as source_module
 from fewview.training import train
 from fewview.training.config import RunConfig
-from fewview.training.examples import BodyCache, ScanCache
+from fewview.training.examples import BodyCache, ExampleKey, ScanCache
 from fewview.training.processes import join
 from fewview.training.source import TrainingSource
 
@@ -117,3 +117,14 @@ def test_copies_beyond_the_memory_given_are_made_anew(source, monkeypatch):
     for wanted in (key, other, key, other):
         small.body(wanted)
     assert len(made) == 3  # the first is kept, the second does not fit
+
+
+def test_a_body_that_is_no_copy_of_the_run_is_not_kept(source, monkeypatch):
+    made, augment = [], source_module.augment
+    monkeypatch.setattr(
+        source_module, "augment", lambda *a, **k: made.append(a) or augment(*a, **k)
+    )
+    once = ExampleKey(source.keys()[0].case, source.training.num_examples)
+    source.body(once)
+    source.body(once)
+    assert len(made) == 2

@@ -160,8 +160,11 @@ def _decathlon(source: Path) -> LabelledSet:
         raise ValueError(f"{path}: modality must be CT alone, it is {', '.join(modalities)}")
     if not pairs:
         raise ValueError(f"{path} lists no training case")
-    if outside := [one for pair in pairs for one in pair if ".." in PurePosixPath(one).parts]:
+    paths = [PurePosixPath(one) for pair in pairs for one in pair]
+    if outside := [str(one) for one in paths if one.is_absolute() or ".." in one.parts]:
         raise ValueError(f"{path} names files outside its folder: {some(outside)}")
+    if strange := [name for name, number in labels.items() if not 0 <= number <= 255]:
+        raise ValueError(f"{path}: labels must be numbered 0 to 255, which {some(strange)} is not")
     cases = {}
     for image, label in pairs:
         stem = PurePosixPath(image).name.removesuffix(".gz").removesuffix(".nii")

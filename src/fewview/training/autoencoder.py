@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fewview.models.codebook import code_counts, quantization_loss
 from fewview.models.random_features import RandomFeatures
+from fewview.models.vgg_features import VggFeatures
 from fewview.models.vq_autoencoder import VqAutoencoder
 from fewview.system import AnyAutoencoder
 from fewview.training.adversarial import Adversary, Losses, Planes, Restored
@@ -45,6 +46,9 @@ def train_autoencoder(
     adversary = Adversary(config, autoencoder, source)
     perceptual = config.perceptual_weight + config.slab_perceptual_weight > 0.0
     features = RandomFeatures().to(source.device) if perceptual else None
+    sliced = None
+    if config.slice_perceptual_weight > 0.0:
+        sliced = VggFeatures(Path(config.slice_perceptual_file)).to(source.device)
     autoencoder.encoder.requires_grad_(not config.decoder_only)
     if isinstance(autoencoder, VqAutoencoder):
         autoencoder.codebook.requires_grad_(not config.decoder_only)
@@ -81,6 +85,10 @@ def train_autoencoder(
         pair, (loss, figures) = restored(step, places, revives=weight is None)
         more, seen = _restoration(config, features, *pair)
         loss, figures = loss + more, figures | seen
+        if sliced is not None:
+            distance = feature_distance(sliced, *(_slices(one, pair.planes) for one in pair[:2]))
+            figures["slice_perceptual"] = distance.item()
+            loss = loss + config.slice_perceptual_weight * distance
         if judges:
             more, seen = adversary.losses(pair, weight)
             loss, figures = loss + more, figures | seen
@@ -141,6 +149,11 @@ def _restored(
         restored = autoencoder.decode(latent)
     kl = posterior.kl()
     return restored, (config.kl_weight * kl, {"kl": kl.item()})
+
+
+def _slices(volume: Tensor, planes: Planes) -> Tensor:
+    """The slice of each volume in its plane."""
+    return slabs(volume, planes, 1)[:, :, 0]
 
 
 def _restoration(

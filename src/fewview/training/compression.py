@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fewview.models.random_features import RandomFeatures
+from fewview.models.vgg_features import VggFeatures
 
 Volume = Float[Tensor, "batch 1 depth height width"]
 VolumeOrSlice = Float[Tensor, "batch 1 *size"]
@@ -43,7 +44,9 @@ def frequency_bands(volume: Volume, cutoff: float) -> tuple[Volume, Volume]:
     return low, volume - low
 
 
-def feature_distance(features: RandomFeatures, first: Volume, second: Volume) -> Float[Tensor, ""]:
+def feature_distance(
+    features: RandomFeatures | VggFeatures, first: VolumeOrSlice, second: VolumeOrSlice
+) -> Float[Tensor, ""]:
     """Squared distance in the features of each layer, mean over positions, summed; at most 6.
 
     References:

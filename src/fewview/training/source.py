@@ -90,7 +90,9 @@ class TrainingSource:
                 max_height_mm=self.system.grid.extent_mm,
             )
 
-        return self.bodies.get(key, made)
+        # Stages that never meet a body twice draw seeds beyond the copies of the run.
+        is_copy = key.seed < self.training.num_examples
+        return self.bodies.get(key, made) if is_copy else made()
 
     def target(self, body: Body) -> Float[Tensor, "1 1 depth height width"]:
         """The body on the model grid, in [-1, 1]."""

@@ -35,8 +35,16 @@ class AutoencoderStage(StageConfig):
     """Weight of the distance in the features of a fixed random network (`RandomFeatures`)."""
 
     slab_perceptual_weight: float = 0.0
-    """Weight of the same distance on a slab of eight slices across a random axis, which costs less
-    (published for one sagittal slice, by a network learned from photographs)."""
+    """Weight of the same distance on a slab of eight slices across a random axis, which costs
+    less."""
+
+    slice_perceptual_weight: float = 0.0
+    """Weight of the distance of a slice across a random axis in the features of a network learned
+    from photographs (XctDiff: LPIPS of sagittal slices), which `slice_perceptual_file` holds."""
+
+    slice_perceptual_file: str = ""
+    """Weights of a VGG network on this machine, as safetensors (`fewview.models.vgg_features`);
+    fewview ships none and downloads none."""
 
     codebook_weight: float = 1.0
     """Weight of the distance of latents and codes, where the autoencoder has a codebook: 1 for the
@@ -64,9 +72,14 @@ class AutoencoderStage(StageConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
-        if min(self.slab_perceptual_weight, self.codebook_weight, self.revive_every) < 0:
+        for name in ("slab_perceptual_weight", "slice_perceptual_weight", "codebook_weight"):
+            if getattr(self, name) < 0.0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.revive_every < 0:
+            raise ValueError(f"revive_every must be 0 or more, got {self.revive_every}")
+        if bool(self.slice_perceptual_weight) != bool(self.slice_perceptual_file):
             raise ValueError(
-                "slab_perceptual_weight, codebook_weight and revive_every must be 0 or more"
+                "slice_perceptual_weight and slice_perceptual_file go together: give both or none"
             )
         if self.slice_discriminator and not self.discriminator_weight:
             raise ValueError("slice_discriminator needs a discriminator_weight")
