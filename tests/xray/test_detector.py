@@ -93,3 +93,28 @@ def test_a_detector_that_cannot_exist_is_refused(nonsense):
 def test_a_display_that_cannot_exist_is_refused(nonsense):
     with pytest.raises(ValueError, match=next(iter(nonsense))):
         display_style(torch.zeros(4, 4), **nonsense)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 1, 40, 41), (2, 3, 250, 173)])
+@pytest.mark.parametrize("window", [(0.01, 0.99), (0.0, 1.0), (0.137, 0.61)])
+def test_the_window_ends_at_quantiles_to_the_bit(dtype, shape, window):
+    images = torch.randn(shape, dtype=dtype, generator=generator())
+    low, high = torch.quantile(images.flatten(-2), torch.tensor(window, dtype=dtype), dim=-1)
+    low, spread = low[..., None, None], (high - low).clamp(min=1e-6)[..., None, None]
+    expected = (((images - low) / spread).clamp(0.0, 1.0) * 255).round() / 255
+    assert torch.equal(display_style(images, window=window), expected)
+
+
+def test_an_image_with_a_nan_has_no_window():
+    images = torch.rand(2, 64, 64, generator=generator())
+    images[0, 3, 3] = math.nan
+    assert display_style(images).isnan().flatten(1).all(1).tolist() == [True, False]
+
+
+def test_a_detector_of_more_than_16_million_pixels_is_shown():
+    rows, cols = 4300, 4300
+    row = torch.linspace(0, 1, cols)
+    shown = display_style(row.expand(rows, cols), window=(0.0, 1.0))
+    torch.testing.assert_close(shown[0], (row * 255).round() / 255)
+    assert torch.equal(shown[-1], shown[0])

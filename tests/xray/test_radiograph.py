@@ -1,18 +1,17 @@
 """Pictures become views: bone bright, on the detector, with a geometry they admit to."""
 
-import io
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
-import pydicom
 import pytest
 import torch
-from PIL import Image
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from PIL import ExifTags, Image
 
 from fewview.data.volume import Volume
 from fewview.xray.geometry import preset
+from fewview.xray.picture import read_picture
 from fewview.xray.radiograph import read_radiographs
 from fewview.xray.views import drr, write_views
 
@@ -27,35 +26,7 @@ def picture(tmp_path):
     return path
 
 
-def write_dicom(path, pixels=RAMP, **tags):
-    """A radiograph with the tags that matter; a tag of None is left out."""
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = pydicom.Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    values = {
-        "Modality": "DX", "PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1,
-        "Rows": pixels.shape[0], "Columns": pixels.shape[1], "BitsAllocated": 8,
-        "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "PixelData": pixels.tobytes(),
-    } | tags  # fmt: skip
-    for name, value in values.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def columns(views, index=0):
-    """Mean of the columns of the picture's own rows."""
-    image = views.images[index, 0]
-    return image[image.sum(1) > 0].mean(0)
-
-
-def test_a_picture_becomes_a_display_style_view_of_an_assumed_geometry(picture, caplog):
+def test_a_picture_becomes_a_display_style_view_of_an_assumed_geometry(columns, picture, caplog):
     with caplog.at_level(logging.WARNING):
         views = read_radiographs([picture, picture], [0.0, 90.0])
     assert views.images.shape == (2, 1, 256, 256)
@@ -92,7 +63,7 @@ def test_a_picture_keeps_its_shape_in_the_middle_of_the_detector(tmp_path, pixel
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
 @pytest.mark.parametrize("kind", ["8 bit", "RGB", "gray and alpha", "16 bit"])
-def test_gray_is_read_from_any_common_file(tmp_path, suffix, kind):
+def test_gray_is_read_from_any_common_file(columns, tmp_path, suffix, kind):
     path = tmp_path / f"pa.{suffix}"
     image = Image.fromarray(RAMP)
     if kind == "RGB":
@@ -119,7 +90,7 @@ def test_a_float_tiff_is_line_integrals_and_stays_untouched(tmp_path):
     assert torch.equal(found.images, made.images)
 
 
-def test_an_ap_radiograph_hung_like_a_pa_one_is_mirrored(picture, tmp_path):
+def test_an_ap_radiograph_hung_like_a_pa_one_is_mirrored(write_dicom, picture, tmp_path):
     pa, ap = (read_radiographs([picture], [angle], preset("chest")) for angle in (0.0, 180.0))
     torch.testing.assert_close(ap.images, pa.images.flip(-1))
     path = write_dicom(tmp_path / "ap.dcm", ViewPosition="AP")
@@ -128,48 +99,136 @@ def test_an_ap_radiograph_hung_like_a_pa_one_is_mirrored(picture, tmp_path):
     assert tagged.geometries[0].primary_angle_deg == 180.0
 
 
-def test_monochrome1_is_turned_bone_bright(tmp_path):
-    plain = write_dicom(tmp_path / "2.dcm", ViewPosition="PA")
-    inverted = write_dicom(
-        tmp_path / "1.dcm", 255 - RAMP, ViewPosition="PA", PhotometricInterpretation="MONOCHROME1"
-    )
-    views = read_radiographs([plain, inverted], None, preset("chest"))
-    torch.testing.assert_close(views.images[0], views.images[1])
-
-
-def test_a_header_with_all_distances_is_measured(tmp_path):
-    path = write_dicom(
-        tmp_path / "xa.dcm", Modality="XA", PositionerPrimaryAngle=30.0,
-        PositionerSecondaryAngle=-10.0, DistanceSourceToDetector=1200.0,
-        DistanceSourceToPatient=800.0, ImagerPixelSpacing=[5.0, 2.5],
-    )  # fmt: skip
-    geometry = read_radiographs([path], strict=True).geometries[0]
-    assert (geometry.primary_angle_deg, geometry.secondary_angle_deg) == (30.0, -10.0)
-    assert (geometry.sdd_mm, geometry.sod_mm) == (1200.0, 800.0)
-    # 48 rows of 5 mm are the longer side, 240 mm; the detector's 256 pixels now cover it.
-    assert geometry.pixel_pitch_mm == pytest.approx((240 / 256, 240 / 256))
-
-
-def test_in_a_plain_radiograph_the_distance_to_the_patient_is_not_the_isocenter(tmp_path):
-    path = write_dicom(
-        tmp_path / "dx.dcm", ViewPosition="PA", DistanceSourceToDetector=1200.0,
-        DistanceSourceToPatient=800.0, ImagerPixelSpacing=[1.0, 1.0],
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="distances are not known"):
-        read_radiographs([path], strict=True)
-
-
-def test_a_file_beside_the_picture_has_its_geometry(picture):
+def write_beside(path, **changes):
+    """The file beside a picture: a view at 45 degrees on 192 x 256 mm."""
     record = {
         "beam": "cone", "primary_angle_deg": 45.0, "sdd_mm": 1000.0, "sod_mm": 700.0,
         "num_rows": 48, "num_cols": 64, "pixel_pitch_mm": [4.0, 4.0],
-    }  # fmt: skip
-    picture.with_suffix(".json").write_text(json.dumps(record))
+    } | changes  # fmt: skip
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def test_a_file_beside_the_picture_has_its_geometry(picture):
+    write_beside(picture)
     views = read_radiographs([picture], strict=True)
     assert views.geometries[0].primary_angle_deg == 45.0
     assert views.geometries[0].pixel_pitch_mm == (4.0, 4.0)
     assert views.images.shape == (1, 1, 48, 64)
     assert read_radiographs([picture], [10.0]).geometries[0].primary_angle_deg == 10.0
+
+
+def extents(views):
+    """Height and width in mm of the views' detectors."""
+    return [
+        (one.num_rows * one.pixel_pitch_mm[0], one.num_cols * one.pixel_pitch_mm[1])
+        for one in views.geometries
+    ]
+
+
+@pytest.mark.parametrize("finer_first", [False, True])
+def test_a_detector_keeps_its_extent_with_other_pixels(tmp_path, finer_first):
+    paths = [tmp_path / "coarse.png", tmp_path / "fine.png"]
+    for path, factor in zip(paths, (1, 2), strict=True):
+        Image.fromarray(RAMP.repeat(factor, 0).repeat(factor, 1)).save(path)
+        write_beside(path, num_rows=48 * factor, num_cols=64 * factor,
+                     pixel_pitch_mm=[4 / factor, 4 / factor])  # fmt: skip
+    views = read_radiographs(paths[::-1] if finer_first else paths, strict=True)
+    assert views.images.shape[2:] == ((96, 128) if finer_first else (48, 64))
+    assert extents(views) == [(192.0, 256.0)] * 2
+    torch.testing.assert_close(views.images[0], views.images[1], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_a_picture_without_pitch_keeps_the_assumed_detector(tmp_path, picture, plain_first):
+    write_beside(picture)
+    plain = tmp_path / "plain.png"
+    Image.fromarray(RAMP).save(plain)
+    paths = [plain, picture] if plain_first else [picture, plain]
+    found = extents(read_radiographs(paths, [0.0, 0.0]))
+    expected = [(430.0, 430.0), (192.0, 256.0)]
+    for one, other in zip(found, expected if plain_first else expected[::-1], strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_a_picture_with_pitch_keeps_its_size_on_the_pixels_of_another(
+    picture, write_dicom, tmp_path
+):
+    write_beside(picture)
+    path = write_dicom(tmp_path / "pa.dcm", ViewPosition="PA", ImagerPixelSpacing=[6.0, 6.0])
+    views = read_radiographs([picture, path.rename(tmp_path / "other.dcm")], [0.0, 0.0])
+    assert views.images.shape[2:] == (48, 64)
+    assert extents(views)[1] == pytest.approx((384.0, 384.0))
+    rows = (views.images[1, 0].sum(1) > 0).sum()
+    assert int(rows) == 36  # 288 of 384 mm
+
+
+def test_a_file_beside_the_picture_may_call_its_geometry_assumed(picture, caplog):
+    write_beside(picture, geometry="assumed")
+    views = read_radiographs([picture])
+    assert views.geometry_source == ("assumed",)
+    assert views.geometries[0].sdd_mm == 1000.0
+    assert "pa.json says that its geometry is assumed, it is taken as it is" in caplog.text
+    with pytest.raises(ValueError, match=r"pa.png: pa.json says .* is assumed; give --geometry"):
+        read_radiographs([picture], strict=True)
+
+
+def test_a_view_of_a_views_folder_is_a_file_beside_its_picture(tmp_path):
+    hu = np.full((8, 8, 8), -1000.0, dtype=np.float32)
+    hu[2:6, 2:6, 2:6] = 100.0
+    made = drr(Volume(hu, np.diag([20.0, 20.0, 20.0, 1.0])), [preset("chest", size=32)] * 2)
+    write_views(replace(made, calibrated=(True, False)), tmp_path / "views")
+    paths = [tmp_path / "views" / f"view_0{index}.tiff" for index in range(2)]
+    record = json.loads((tmp_path / "views" / "views.json").read_text())
+    for path, view in zip(paths, record["views"], strict=True):
+        path.with_suffix(".json").write_text(json.dumps(view))
+    found = read_radiographs(paths, strict=True)
+    assert (found.calibrated, found.source) == ((True, False), ("drr", "drr"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"calibrated": True}, "pa.json: 'calibrated' is true, but pa.png has no floating-point"),
+        ({"calibrated": "no"}, "pa.json: 'calibrated' must be true or false"),
+        ({"image": "lateral.png"}, "pa.json is about 'lateral.png', not about pa.png"),
+        ({"geometry": "guessed"}, "'geometry' must be one of"),
+        ({"source": "phone"}, "'source' must be one of"),
+    ],
+)
+def test_marks_that_a_picture_cannot_have_are_refused(picture, changes, complaint):
+    write_beside(picture, **changes)
+    with pytest.raises(ValueError, match=complaint) as error:
+        read_radiographs([picture])
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_beside_the_picture_decides_where_the_header_contradicts_itself(
+    write_dicom, tmp_path, caplog
+):
+    path = write_dicom(tmp_path / "pa.dcm", ViewPosition="PA", PositionerPrimaryAngle=90.0)
+    write_beside(path)
+    assert read_radiographs([path]).geometries[0].primary_angle_deg == 45.0
+    assert "the given 45 degrees are taken" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [(2, RAMP[:, ::-1]), (3, RAMP[::-1, ::-1]), (6, np.rot90(RAMP)), (8, np.rot90(RAMP, -1))],
+)
+def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, suffix, orientation, stored):
+    path = tmp_path / f"pa.{suffix}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    np.testing.assert_allclose(read_picture(path).pixels, RAMP, atol=4)
+
+
+@pytest.mark.parametrize("damaged", [b"Exif\0\0no metadata", b"Exif\0\0MM\0*\0\0"])
+def test_damaged_metadata_do_not_turn_a_picture(tmp_path, damaged):
+    path = tmp_path / "pa.png"
+    Image.fromarray(RAMP).save(path, exif=damaged)
+    np.testing.assert_array_equal(read_picture(path).pixels, RAMP)
 
 
 def test_angles_that_do_not_match_the_images_are_refused(picture):
@@ -189,7 +248,7 @@ def refused(path, complaint):
     assert path.name in str(error.value)
 
 
-def test_a_color_image_is_refused(tmp_path):
+def test_a_color_image_is_refused(write_dicom, tmp_path):
     path = tmp_path / "photo.png"
     Image.fromarray(np.stack((RAMP, RAMP[:, ::-1], RAMP), axis=-1)).save(path)
     refused(path, "is a color image; an X-ray has one gray channel")
@@ -223,7 +282,7 @@ def test_pictures_that_show_nothing_or_no_numbers_are_refused(tmp_path):
     refused(path, "not numbers")
 
 
-def test_several_images_in_one_file_are_refused(tmp_path):
+def test_several_images_in_one_file_are_refused(write_dicom, tmp_path):
     path = tmp_path / "stack.tiff"
     Image.fromarray(RAMP).save(path, save_all=True, append_images=[Image.fromarray(RAMP)])
     refused(path, "holds 2 images")
@@ -239,81 +298,7 @@ def test_an_image_too_large_for_an_xray_is_refused(tmp_path, monkeypatch):
     refused(path, "is too large: 64 x 48 pixels")
 
 
-def test_dicom_files_that_are_no_radiographs_are_refused(tmp_path):
-    refused(write_dicom(tmp_path / "ct.dcm", Modality="CT"), "its modality is CT")
-    refused(write_dicom(tmp_path / "plan.dcm", PixelData=None), "without an image")
-    path = write_dicom(tmp_path / "short.dcm", PixelData=RAMP.tobytes()[:100])
-    refused(path, "cannot read the")
-
-
-def tagged(tmp_path, **tags):
-    """The view that a DICOM file with these tags becomes."""
-    return read_radiographs([write_dicom(tmp_path / "tagged.dcm", **tags)], keep_markings=True)
-
-
-def contradicted(tmp_path, complaint, **tags):
-    path = write_dicom(tmp_path / "tagged.dcm", **tags)
-    with pytest.raises(ValueError, match=complaint) as error:
-        read_radiographs([path])
-    assert "\n" not in str(error.value)
-
-
-def test_the_modality_lut_is_applied_before_the_window(tmp_path):
-    # HU-like values 2 v - 100: the window 100 to 200 shows the stored values 100 to 150.
-    views = tagged(tmp_path, ViewPosition="PA", RescaleSlope=2, RescaleIntercept=-100,
-                   RescaleType="US", WindowCenter=150, WindowWidth=100)  # fmt: skip
-    shown = columns(views)[[128, 200, 0]]  # columns 32 and 50 of the picture, and the first
-    expected = [(RAMP[0, 32] - 100.0) / 50.0, 1.0, 0.0]
-    torch.testing.assert_close(
-        shown, torch.tensor(expected, dtype=torch.float32), atol=0.05, rtol=0
-    )
-
-
-def test_a_voi_lut_bends_the_gray_curve(tmp_path):
-    item = pydicom.Dataset()
-    item.LUTDescriptor = [256, 0, 8]
-    item.LUTData = [value * value // 255 for value in range(256)]
-    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
-    bent = tagged(tmp_path, ViewPosition="PA", VOILUTSequence=[item])
-    plain = tagged(tmp_path, ViewPosition="PA")
-    assert float(columns(bent)[128]) == pytest.approx(float(columns(plain)[128]) ** 2, abs=0.02)
-
-
-def test_twelve_signed_bits_are_read_as_numbers(tmp_path):
-    ramp = np.tile(np.linspace(-2048, 2047, 64), (48, 1)).astype(np.int16)
-    stored = (ramp & 0x0FFF).astype(np.uint16)  # the sign is bit 11, the four above are empty
-    views = tagged(tmp_path, pixels=stored, ViewPosition="PA", BitsAllocated=16, BitsStored=12,
-                   HighBit=11, PixelRepresentation=1)  # fmt: skip
-    assert columns(views).diff().min() >= 0
-
-
-def test_a_raw_image_is_turned_by_its_sign_and_takes_the_logarithm(tmp_path):
-    attenuation = np.tile(np.linspace(0, 5, 64), (48, 1))
-    counts = np.rint(60000 * np.exp(-attenuation)).astype(np.uint16)
-    views = tagged(tmp_path, pixels=counts, ViewPosition="PA", BitsAllocated=16, BitsStored=16,
-                   HighBit=15, PresentationIntentType="FOR PROCESSING",
-                   PixelIntensityRelationship="LIN", PixelIntensityRelationshipSign=1)  # fmt: skip
-    assert float(columns(views)[128]) == pytest.approx(0.5, abs=0.02)
-    assert columns(views).diff().min() >= 0
-
-
-def test_a_jpeg_inside_a_dicom_file_is_read(tmp_path):
-    buffer = io.BytesIO()
-    Image.fromarray(RAMP).save(buffer, format="JPEG", quality=95)
-    path = write_dicom(tmp_path / "jpeg.dcm", ViewPosition="PA")
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
-    dataset.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
-    dataset["PixelData"].VR = "OB"
-    dataset.save_as(path)
-    found, plain = (
-        columns(read_radiographs([one])) for one in (path, write_dicom(tmp_path / "p.dcm",
-                                                                      ViewPosition="PA"))
-    )  # fmt: skip
-    torch.testing.assert_close(found, plain, atol=0.03, rtol=0)
-
-
-def test_a_palette_of_grays_is_read(tmp_path):
+def test_a_palette_of_grays_is_read(columns, tmp_path):
     path = tmp_path / "palette.png"
     palette = Image.frombytes("P", (64, 48), (255 - RAMP).tobytes())  # entry k shows 255 - k
     palette.putpalette([255 - index // 3 for index in range(768)])
@@ -322,96 +307,3 @@ def test_a_palette_of_grays_is_read(tmp_path):
     torch.testing.assert_close(
         columns(views), torch.from_numpy(RAMP[0] / 255.0).float(), atol=0.03, rtol=0
     )
-
-
-def test_pixel_spacing_at_the_patient_is_magnified_to_the_detector(tmp_path):
-    tags = {"ViewPosition": "PA", "DistanceSourceToDetector": 1800.0,
-            "EstimatedRadiographicMagnificationFactor": 1.2}  # fmt: skip
-    on_detector = tagged(tmp_path, **tags, ImagerPixelSpacing=[6.0, 6.0])
-    at_patient = tagged(
-        tmp_path, **tags, PixelSpacing=[5.0, 5.0], PixelSpacingCalibrationType="GEOMETRY"
-    )
-    for views in (on_detector, at_patient):
-        assert views.geometry_source == ("measured",)
-        assert views.geometries[0].sod_mm == pytest.approx(1500.0)
-        assert views.geometries[0].pixel_pitch_mm[1] == pytest.approx(64 * 6.0 / 256)
-
-
-def test_two_spacings_of_a_calibrated_image_give_the_isocenter(tmp_path):
-    views = tagged(
-        tmp_path, ViewPosition="PA", DistanceSourceToDetector=1800.0, ImagerPixelSpacing=[6.0, 6.0],
-        PixelSpacing=[5.0, 5.0], PixelSpacingCalibrationType="GEOMETRY",
-    )  # fmt: skip
-    assert views.geometry_source == ("measured",)
-    assert views.geometries[0].sod_mm == pytest.approx(1500.0)
-
-
-def test_pixel_spacing_alone_counts_only_where_it_makes_a_radiograph(tmp_path, caplog):
-    taken = tagged(tmp_path, ViewPosition="PA", PixelSpacing=[5.0, 5.0])
-    assert taken.geometries[0].pixel_pitch_mm[1] == pytest.approx(64 * 5.0 / 256)
-    assert taken.geometry_source == ("assumed",)
-    assert "taken for the detector's" in caplog.text
-    tiny = tagged(tmp_path, ViewPosition="PA", PixelSpacing=[0.1, 0.1])
-    assert tiny.geometries[0].pixel_pitch_mm == preset("chest").pixel_pitch_mm
-    assert "would make it 6 mm" in caplog.text
-
-
-def test_a_known_detector_distance_is_kept_and_the_isocenter_assumed(tmp_path, caplog):
-    views = tagged(tmp_path, ViewPosition="AP", DistanceSourceToDetector=1000.0,
-                   ImagerPixelSpacing=[6.0, 6.0])  # fmt: skip
-    assert (views.geometries[0].sdd_mm, views.geometries[0].sod_mm) == (1000.0, 800.0)
-    assert views.geometry_source == ("assumed",)
-    assert "the isocenter is assumed 200 mm before the detector" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("position", "angle"), [("PA", 0.0), ("AP", 180.0), ("LL", 90.0), ("RL", -90.0)]
-)
-def test_view_position_is_an_angle(tmp_path, position, angle):
-    assert tagged(tmp_path, ViewPosition=position).geometries[0].primary_angle_deg == angle
-
-
-@pytest.mark.parametrize(
-    ("position", "orientation", "mirrored"),
-    [("PA", "L\\F", False), ("PA", "R\\F", True), ("AP", "R\\F", False), ("AP", "L\\F", True),
-     ("LL", "P\\F", False), ("LL", "A\\F", True), ("RL", "A\\F", False)],
-)  # fmt: skip
-def test_patient_orientation_decides_what_is_mirrored(tmp_path, position, orientation, mirrored):
-    views = tagged(tmp_path, ViewPosition=position, PatientOrientation=orientation.split("\\"))
-    rising = columns(views).diff().sum() > 0
-    assert bool(rising) != mirrored
-
-
-def test_a_picture_stored_sideways_is_set_upright(tmp_path):
-    views = tagged(tmp_path, ViewPosition="PA", PatientOrientation=["F", "L"])
-    image = views.images[0, 0]
-    rows = image[:, image.sum(0) > 0].mean(1)
-    assert rows.diff().min() >= 0  # what ran along the columns now runs down, toward the feet
-
-
-@pytest.mark.parametrize(
-    ("tags", "complaint"),
-    [
-        ({"PositionerPrimaryAngle": 90.0}, r"\(0018,1510\) 90.0 is no View .* \(0018,5101\) PA"),
-        ({"PatientOrientation": ["P", "F"]}, r"Patient Orientation \(0020,0020\) P\\F cannot be"),
-        ({"PatientOrientation": ["L", "R"]}, r"\(0020,0020\) L\\R is not upright"),
-        ({"DistanceSourceToDetector": 1000.0, "DistanceSourceToPatient": 1200.0},
-         r"\(0018,1111\) 1200.0 is not less than"),
-        ({"EstimatedRadiographicMagnificationFactor": 0.8}, r"\(0018,1114\) 0.8 is below 1"),
-        ({"PixelSpacing": [3.0, 3.0], "ImagerPixelSpacing": [2.0, 2.0]},
-         r"\(0028,0030\) 3.0\\3.0 at the patient is wider than .* \(0018,1164\)"),
-        ({"PixelSpacing": [1.0, 1.0], "ImagerPixelSpacing": [2.0, 2.0],
-          "PixelSpacingCalibrationType": "GEOMETRY",
-          "EstimatedRadiographicMagnificationFactor": 1.1}, r"\(0018,1114\) 1.1, but"),
-        ({"Modality": "XA", "DistanceSourceToDetector": 1000.0, "DistanceSourceToPatient": 500.0,
-          "EstimatedRadiographicMagnificationFactor": 1.1}, "magnification of 1.1 puts"),
-    ],
-)  # fmt: skip
-def test_a_header_that_contradicts_itself_is_refused_by_its_tag(tmp_path, tags, complaint):
-    contradicted(tmp_path, complaint, **({"ViewPosition": "PA"} | tags))
-
-
-def test_a_flag_against_the_header_is_taken_and_told(tmp_path, caplog):
-    path = write_dicom(tmp_path / "ap.dcm", ViewPosition="AP")
-    assert read_radiographs([path], [0.0]).geometries[0].primary_angle_deg == 0.0
-    assert "its file says 180 degrees; the given 0 degrees are taken" in caplog.text

@@ -268,3 +268,11 @@ def test_a_geometry_file_is_a_view_without_its_image(folder, views, tmp_path):
     with pytest.raises(ValueError, match="there is no geometry file"):
         read_geometry(tmp_path / "nowhere.json")
     assert isinstance(views, Views)
+
+
+def test_a_given_geometry_is_not_assumed(folder, tmp_path):
+    view = json.loads((folder / "views.json").read_text())["views"][1]
+    path = tmp_path / "geometry.json"
+    path.write_text(json.dumps(view))
+    with pytest.raises(ValueError, match=r"geometry.json: its 'geometry' is 'assumed', but"):
+        read_geometry(path)

@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtyping import Shaped
 from torch import Tensor
 
-from fewview.xray.dicom_picture import Header
+from fewview.xray.dicom_header import Header
 from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.geometry_record import DETECTOR_MM
 
@@ -44,9 +44,9 @@ class Settled:
 def settle(header: Header, shape: tuple[int, int], path: Path) -> Settled:
     """Distances and pitch by a header, by the preset where it is silent.
 
-    Pixel Spacing alone may hold on the detector or in the patient, and often survives a change of
-    size that makes it wrong: it is taken for the detector's where the picture then has the
-    extent of a radiograph, and said to be assumed.
+    Pixel spacings often survive a change of size that makes them wrong: they are taken only where
+    the picture then has the extent of a radiograph. Pixel Spacing alone may hold on the detector or
+    in the patient: it is taken for the detector's, and said to be assumed.
 
     Args:
         header: What the file says.
@@ -60,7 +60,8 @@ def settle(header: Header, shape: tuple[int, int], path: Path) -> Settled:
     geometry, assumed = standard, []
     unknown = "distances are not known"
     if header.sdd_mm is None:
-        assumed.append(Assumption(unknown, f"the '{ASSUMED_PRESET}' geometry is assumed"))
+        geometry, instead = _magnified(standard, header.magnification)
+        assumed.append(Assumption(unknown, instead))
     else:
         sod = header.sod_mm
         if sod is None:
@@ -76,28 +77,45 @@ def settle(header: Header, shape: tuple[int, int], path: Path) -> Settled:
     return Settled(geometry, pitch, (*assumed, *told))
 
 
+def _magnified(standard: ViewGeometry, magnification: float | None) -> tuple[ViewGeometry, str]:
+    """The preset with its isocenter where a known magnification puts it, and what that is."""
+    assert standard.sdd_mm is not None, "the preset has a cone beam"
+    told = f"the '{ASSUMED_PRESET}' geometry is assumed"
+    sod = standard.sdd_mm / (magnification or 1.0)
+    if magnification is None or sod >= standard.sdd_mm:
+        return standard, told  # at a magnification of 1 the patient would lie in the detector
+    return replace(standard, sod_mm=sod), f"{told} at the magnification of {magnification:.3g}"
+
+
 def _pitch(
     header: Header, shape: tuple[int, int], geometry: ViewGeometry
 ) -> tuple[tuple[float, float] | None, tuple[Assumption, ...]]:
     """Pixel pitch on the detector, and what of it is assumed."""
-    if header.imager_pitch_mm is not None:
-        return header.imager_pitch_mm, ()
-    if header.patient_pitch_mm is not None:
-        assert geometry.sdd_mm is not None, "the preset has a cone beam"
-        assert geometry.sod_mm is not None, "the preset has a cone beam"
-        magnified = geometry.sdd_mm / geometry.sod_mm
-        pitch_v, pitch_u = header.patient_pitch_mm
-        return (pitch_v * magnified, pitch_u * magnified), ()
     unknown, fitted = "its size is not known", f"{DETECTOR_MM:g} mm is assumed"
-    if header.nominal_pitch_mm is None:
+    pitch, tag = header.imager_pitch_mm, "Imager Pixel Spacing (0018,1164)"
+    if pitch is None:
+        pitch, tag = _detector_pitch(header, geometry), "Pixel Spacing (0028,0030)"
+    if pitch is None:
         return None, (Assumption(unknown, fitted),)
-    longest = max(n * p for n, p in zip(shape, header.nominal_pitch_mm, strict=True))
+    longest = max(n * p for n, p in zip(shape, pitch, strict=True))
     low, high = PLAUSIBLE_MM
-    if low <= longest <= high:
-        taken = "Pixel Spacing (0028,0030) is taken for the detector's"
-        return header.nominal_pitch_mm, (Assumption(unknown, taken),)
-    told = f"{fitted} where Pixel Spacing (0028,0030) would make it {longest:.0f} mm"
-    return None, (Assumption(unknown, told),)
+    if not low <= longest <= high:
+        unknown = f"{unknown} ({tag} would make it {longest:.0f} mm)"
+        return None, (Assumption(unknown, fitted),)
+    if header.imager_pitch_mm is None and header.patient_pitch_mm is None:
+        return pitch, (Assumption(unknown, f"{tag} is taken for the detector's"),)
+    return pitch, ()
+
+
+def _detector_pitch(header: Header, geometry: ViewGeometry) -> tuple[float, float] | None:
+    """Pixel Spacing on the detector: magnified where it holds at the patient."""
+    if header.patient_pitch_mm is None:
+        return header.nominal_pitch_mm
+    assert geometry.sdd_mm is not None, "the preset has a cone beam"
+    assert geometry.sod_mm is not None, "the preset has a cone beam"
+    magnified = geometry.sdd_mm / geometry.sod_mm
+    pitch_v, pitch_u = header.patient_pitch_mm
+    return pitch_v * magnified, pitch_u * magnified
 
 
 def mirrored(

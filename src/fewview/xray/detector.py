@@ -88,8 +88,25 @@ def display_style(
     if not 0.0 <= window[0] < window[1] <= 1.0:
         raise ValueError(f"window must be two rising shares from 0 to 1, got {window}")
     flat = line_integrals.flatten(-2)
-    shares = torch.tensor(window, dtype=flat.dtype, device=flat.device)
-    low, high = torch.quantile(flat, shares, dim=-1)
+    low, high = _quantiles(flat, window)
     spread = (high - low).clamp(min=1e-6)[..., None, None]
     scaled = ((line_integrals - low[..., None, None]) / spread).clamp(0.0, 1.0) ** gamma
     return (scaled * DISPLAY_LEVELS).round() / DISPLAY_LEVELS
+
+
+def _quantiles(
+    flat: Float[Tensor, "*lead pixel"], shares: tuple[float, float]
+) -> Float[Tensor, "2 *lead"]:
+    """What so large shares of the pixels do not exceed, between two pixels by a straight line.
+
+    To the bit what `torch.quantile` gives, which takes no more than 16 million pixels.
+    """
+    assert flat.dtype in (torch.float32, torch.float64), "the rank of a pixel needs the digits"
+    ordered = flat.sort(dim=-1).values
+    last = flat.shape[-1] - 1
+    ranks = torch.tensor(shares, dtype=flat.dtype, device=flat.device) * last
+    # Past 2^24 pixels the last rank may be rounded up to one that is none.
+    below, above = ranks.long().clamp(max=last), ranks.ceil().long().clamp(max=last)
+    found = torch.lerp(ordered[..., below], ordered[..., above], ranks - below)
+    found = found.masked_fill(ordered[..., -1:].isnan(), math.nan)  # NaN is sorted to the end
+    return found.movedim(-1, 0)

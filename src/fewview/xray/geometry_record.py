@@ -1,10 +1,11 @@
 """The geometry of one view as a JSON object, as in `views.json` and geometry files."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fewview.xray.geometry import ViewGeometry
-from fewview.xray.records import count, number, numbers
+from fewview.xray.records import count, number, numbers, read_object, refuse_unknown
 
 DETECTOR_MM = 430.0  # extent of a detector whose pixels a record does not count
 GEOMETRY_KEYS = {
@@ -19,6 +20,9 @@ GEOMETRY_KEYS = {
     "pixel_pitch_mm",
     "detector_offset_mm",
 }
+VIEW_KEYS = GEOMETRY_KEYS | {"image", "calibrated", "source", "geometry"}
+SOURCES = ("drr", "radiograph")
+GEOMETRY_SOURCES = ("measured", "assumed")
 
 
 def to_record(geometry: ViewGeometry) -> dict[str, Any]:
@@ -85,3 +89,24 @@ def from_record(
         )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def check_marks(record: Mapping[str, Any], where: str) -> None:
+    """Refuse marks of a view that mean nothing."""
+    if not isinstance(record.get("calibrated", False), bool):
+        raise ValueError(f"{where}: 'calibrated' must be true or false")
+    for key, choices in (("source", SOURCES), ("geometry", GEOMETRY_SOURCES)):
+        if record.get(key, choices[0]) not in choices:
+            raise ValueError(f"{where}: '{key}' must be one of {choices}, got {record[key]!r}")
+
+
+def read_record(path: Path) -> tuple[ViewGeometry, dict[str, Any]]:
+    """The geometry in a file with one view of `views.json`, and the whole object.
+
+    Raises:
+        ValueError: If the file is not such a view.
+    """
+    record = read_object(path)
+    refuse_unknown(record, VIEW_KEYS, str(path))
+    check_marks(record, str(path))
+    return from_record(record, str(path)), record

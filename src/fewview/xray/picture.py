@@ -4,15 +4,17 @@ Reads PNG, JPEG, TIFF and single DICOM images into one form, bone bright. What t
 pixels mean for a reconstruction is decided in `radiograph.py`.
 """
 
+import struct
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Shaped
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fewview.xray.dicom_picture import Header, is_dicom, read_dicom
+from fewview.xray.dicom_header import Header
+from fewview.xray.dicom_picture import is_dicom, read_dicom
 
 MOST_PIXELS = 100_000_000  # a radiograph has at most about 20 million
 COLOR_TOLERANCE = 2  # gray stored as RGB may differ by rounding, as in JPEG
@@ -58,7 +60,8 @@ def _read_image(path: Path) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata that nobody asked for
-            with Image.open(path, formats=PILLOW_FORMATS) as image:
+            # By its name Pillow would map a TIFF into memory, and garble one that lies on its side.
+            with path.open("rb") as file, Image.open(file, formats=PILLOW_FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ValueError(f"{path} is too large: {image.width} x {image.height} pixels")
                 frames = int(getattr(image, "n_frames", 1))
@@ -66,12 +69,20 @@ def _read_image(path: Path) -> Picture:
                     raise ValueError(f"{path} holds {frames} images; give one at a time")
                 image.load()
                 is_float = image.mode == "F"
-                pixels = _gray(np.asarray(_plain(image)), path)
+                pixels = _gray(np.asarray(_plain(_upright(image))), path)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is no PNG, JPEG, TIFF or DICOM image") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from error
     return Picture(pixels, is_float=is_float)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; metadata that are damaged say nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, struct.error):
+        return image
 
 
 def _plain(image: Image.Image) -> Image.Image:

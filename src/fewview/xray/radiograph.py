@@ -20,8 +20,9 @@ from fewview.xray.assumed import Assumption, settle, to_convention
 from fewview.xray.cleaning import clean
 from fewview.xray.detector import display_style
 from fewview.xray.geometry import ViewGeometry
+from fewview.xray.geometry_record import read_record
 from fewview.xray.picture import Picture, read_picture
-from fewview.xray.views import Views, read_geometry
+from fewview.xray.views import Views
 
 OTHER_VIEW_DEG = 45.0  # an angle farther from the header's shows another view
 
@@ -43,6 +44,9 @@ def read_radiographs(
     `chest` preset. What no source says is assumed, with one warning for all pictures. Pictures
     are brought to the detector's pixel count and padded to keep their shape. The isocenter is
     the origin.
+
+    Every detector keeps its extent and gets the pixel count of the first one. A file beside a
+    picture may mark its geometry as assumed.
 
     Display-style pictures are turned to our convention (`assumed.to_convention`); collimated
     borders and letters are removed from them (`cleaning.clean`).
@@ -75,7 +79,7 @@ def read_radiographs(
         geometries=geometries,
         isocenter_mm=(0.0, 0.0, 0.0),
         calibrated=tuple(one.picture.is_float for one in taken),
-        source=("radiograph",) * len(taken),
+        source=tuple(one.source for one in taken),
         geometry_source=tuple("assumed" if one.assumed else "measured" for one in taken),
     )
 
@@ -91,29 +95,57 @@ class _Taken:
     """Pixel pitch of the picture itself, where the geometry's is not to be taken."""
     assumed: tuple[Assumption, ...] = ()
     """What of its geometry is not known."""
+    source: str = "radiograph"
+    """`drr` where a file says so."""
 
 
 def _take(path: Path, angle: float | None, given: ViewGeometry | None) -> _Taken:
     """Read a picture and settle its geometry."""
     picture = read_picture(path)
-    beside = path.with_suffix(".json")
-    own_angle = picture.header.primary_angle_deg
+    header, beside = picture.header, path.with_suffix(".json")
+    own_angle = header.primary_angle_deg
     if given is not None:
         taken = _Taken(path, picture, given)
     elif beside.is_file():
-        taken = _Taken(path, picture, read_geometry(beside))
+        taken = _take_by_file(path, picture, beside)
         own_angle = taken.geometry.primary_angle_deg
     else:
         rows, cols = picture.pixels.shape
-        settled = settle(picture.header, (rows, cols), path)
+        settled = settle(header, (rows, cols), path)
         taken = _Taken(path, picture, settled.geometry, settled.pitch_mm, settled.assumed)
-    if angle is None and own_angle is None:
-        raise ValueError(f"{path} has no geometry: its angle is not known; give --angles-deg")
+    chosen = own_angle if angle is None else angle
+    if chosen is None:
+        why = header.angle_conflict
+        wrong = f"contradicts itself: {why}" if why else "has no geometry: its angle is not known"
+        raise ValueError(f"{path} {wrong}; give --angles-deg")
+    if header.angle_conflict:
+        told = "%s contradicts itself: %s; the given %g degrees are taken"
+        log.warning(told, path.name, header.angle_conflict, chosen)
     if angle is not None and own_angle is not None:
         _tell_other_angle(path, angle, own_angle)
-    chosen = own_angle if angle is None else angle
-    assert chosen is not None
     return replace(taken, geometry=replace(taken.geometry, primary_angle_deg=chosen))
+
+
+def _take_by_file(path: Path, picture: Picture, beside: Path) -> _Taken:
+    """A picture with the geometry and the marks in the file beside it."""
+    geometry, record = read_record(beside)
+    if record.get("image", path.name) != path.name:
+        raise ValueError(f"{beside} is about {record['image']!r}, not about {path.name}")
+    calibrated = record.get("calibrated", picture.is_float)
+    if calibrated and not picture.is_float:
+        raise ValueError(
+            f"{beside}: 'calibrated' is true, but {path.name} has no floating-point numbers: "
+            "line integrals need a float TIFF"
+        )
+    marked = Assumption(f"{beside.name} says that its geometry is assumed", "it is taken as it is")
+    assumed = (marked,) if record.get("geometry") == "assumed" else ()
+    return _Taken(
+        path,
+        replace(picture, is_float=calibrated),
+        geometry,
+        assumed=assumed,
+        source=record.get("source", "radiograph"),
+    )
 
 
 def _tell_other_angle(path: Path, angle: float, own_angle: float) -> None:
@@ -155,7 +187,7 @@ def _on_detector(
         pixels, own_pitch = to_convention(
             pixels, own_pitch, taken.picture.header, angle, taken.path
         )
-    geometry = replace(taken.geometry, num_rows=size[0], num_cols=size[1])
+    geometry = _with_pixels(taken.geometry, size)
     pitch = own_pitch or (1.0, 1.0)
     # Extent of the picture in pixels of the detector, before it is shrunk to fit.
     extent = [
@@ -175,6 +207,13 @@ def _on_detector(
         pitch_v, pitch_u = geometry.pixel_pitch_mm
         geometry = replace(geometry, pixel_pitch_mm=(shrink * pitch_v, shrink * pitch_u))
     return image, geometry
+
+
+def _with_pixels(geometry: ViewGeometry, size: tuple[int, int]) -> ViewGeometry:
+    """The geometry with a detector of the same extent and so many pixels."""
+    pitch_v, pitch_u = geometry.pixel_pitch_mm
+    pitch = (pitch_v * (geometry.num_rows / size[0]), pitch_u * (geometry.num_cols / size[1]))
+    return replace(geometry, num_rows=size[0], num_cols=size[1], pixel_pitch_mm=pitch)
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
