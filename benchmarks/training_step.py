@@ -4,30 +4,31 @@
     python benchmarks/training_step.py CONFIG --data STORE --device cuda --peak-tflops 989
 
 Each stage runs in a process of its own, with fresh networks, so that its peak memory is its own;
-medians over the steps after the first. Floating point operations are those that torch's counter
-knows (convolutions, matrix products; attention on GPUs), forward and backward, as computed: with
-checkpointing also what is computed twice. The share of the peak is of the figure given by
-`--peak-tflops`, the maker's for dense bfloat16. A stage that needs more than `--memory-gb` says so.
+medians over the steps after the first. `data` is for copies that are met for the first time, their
+scans read already, as in every step of stage 1 and of regressors. Stages 2 and 3 meet copies again:
+what a run then has in memory (`fewview.training.examples.BodyCache`) costs it less. There are only
+as many copies as a step needs, so memory is without what a run keeps of all of them: bodies,
+latents and, with `fixed_views`, conditions. Floating point operations are those that torch's
+counter knows (convolutions, matrix products; attention on GPUs), forward and backward, as computed:
+with checkpointing also what is computed twice. The share of the peak is of the figure given by
+`--peak-tflops`, the maker's for dense bfloat16. A stage that needs more than `--memory-gb` says so;
+one that is killed says that it was.
 """
 
 import argparse
-import contextlib
 import json
 import platform
 import resource
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from step_parts import GIB, PARTS, Clock, TimedSource, timed_steps
 
 from fewview.data.store import open_store
 from fewview.models.layers import channels_last
@@ -35,72 +36,20 @@ from fewview.regressor import Regressor, build_regressor
 from fewview.system import build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
-from fewview.training.batches import shares
 from fewview.training.config import AnyRun, load_run
 from fewview.training.diffusion import parts_to_learn, train_diffusion
-from fewview.training.examples import Body, ExampleKey, ScanCache
+from fewview.training.examples import BodyCache, ScanCache
 from fewview.training.latents import Latents
-from fewview.training.loop import Averages, Stage
-from fewview.training.memory import explained, recomputing
-from fewview.training.optimizer import new_optimizer
+from fewview.training.loop import Stage
+from fewview.training.memory import is_out_of_memory
 from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
 from fewview.training.regression_config import RegressionRun
 from fewview.training.run import stages_of
 from fewview.training.source import TrainingSource
-from fewview.training.views import ViewBatch
 
-PARTS = ("data", "forward", "backward", "optimizer")
 COLUMNS = ("stage", "batch", *(f"{part}, s" for part in PARTS), "volumes/s")
 COLUMNS += ("peak memory, GiB", "TFLOP per step", "share of peak")
-GIB = 2**30
-
-
-@dataclass
-class Clock:
-    """Seconds by part; waits for the GPU at each reading."""
-
-    device: str
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Add the time of the body to a part."""
-        began = self.now()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + self.now() - began
-
-    def now(self) -> float:
-        """Seconds, with nothing left to do on the device."""
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-class TimedSource(TrainingSource):
-    """A source whose examples, views and noise are timed as data."""
-
-    clock: Clock
-
-    def body(self, key: ExampleKey) -> Body:
-        """As the source's."""
-        with self.clock.of("data"):
-            return super().body(key)
-
-    def target(self, body: Body) -> Tensor:
-        """As the source's."""
-        with self.clock.of("data"):
-            return super().target(body)
-
-    def views(self, bodies: list[Body], places: range, *seeds: int) -> ViewBatch:
-        """As the source's."""
-        with self.clock.of("data"):
-            return super().views(bodies, places, *seeds)
-
-    def noise(self, shape: Sequence[int], places: range, *seeds: int) -> Tensor:
-        """As the source's."""
-        with self.clock.of("data"):
-            return super().noise(shape, places, *seeds)
 
 
 def main() -> None:
@@ -116,8 +65,17 @@ def main() -> None:
     for stage in stages_of(config):
         words = [sys.executable, __file__, *sys.argv[1:], "--stage", stage]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-        found = json.loads(done.stdout) if done.returncode == 0 else {"failure": "killed"}
-        out(row(stage, found, options.peak_tflops))
+        out(row(stage, figures_of(done), options.peak_tflops))
+
+
+def figures_of(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    """What a stage's process has found, or how it ended."""
+    if done.returncode < 0:
+        return {"failure": f"killed ({signal.Signals(-done.returncode).name})"}
+    if done.returncode > 0:
+        return {"failure": "failed, see its error"}
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -138,7 +96,7 @@ def measured(options: argparse.Namespace) -> dict[str, object]:
     """Figures of one stage, or why there are none."""
     torch.set_num_threads(options.threads)
     limit_memory(options)
-    config = load_run(options.config)
+    config = few_copies(load_run(options.config))
     figures: dict[str, object] = {}
 
     def stopwatch(stage: Stage, out: Path, processes: Processes, *, report: object) -> None:
@@ -150,9 +108,36 @@ def measured(options: argparse.Namespace) -> dict[str, object]:
     try:
         with tempfile.TemporaryDirectory() as folder, patch(f"{module}.fit", stopwatch):
             run_stage(options, config, clock, Path(folder))
-    except ValueError as failure:
+    except (ValueError, RuntimeError, MemoryError) as failure:
+        if lacks_memory(failure):
+            return {"failure": f"does not fit in {options.memory_gb:g} GB"}
+        if not isinstance(failure, ValueError):
+            raise
         return {"failure": str(failure)}
     return figures
+
+
+def few_copies(config: AnyRun) -> AnyRun:
+    """The config with no more copies than a step needs at once: each is worked on before the first.
+
+    With `fixed_views` stage 3 computes the condition of every copy, at 128^3 a second for each.
+    """
+    stages = [getattr(config.training, name) for name in stages_of(config)]
+    needed = max(stage.batch_size + getattr(stage, "num_negatives", 0) for stage in stages)
+    count = min(needed, config.training.num_examples)
+    return replace(config, training=replace(config.training, num_examples=count))
+
+
+def lacks_memory(failure: Exception) -> bool:
+    """Whether a failure, or what it explains, is a lack of memory."""
+    causes = [one for one in (failure, failure.__cause__) if one is not None]
+    return any(is_out_of_memory(one) or is_without_primitive(one) for one in causes)
+
+
+def is_without_primitive(error: BaseException) -> bool:
+    """Whether oneDNN got no memory; without a descriptor it cannot do what it was asked."""
+    text = str(error)
+    return "could not create a primitive" in text and "descriptor" not in text
 
 
 def limit_memory(options: argparse.Namespace) -> None:
@@ -178,7 +163,12 @@ def run_stage(options: argparse.Namespace, config: AnyRun, clock: Clock, out: Pa
     for module in networks.modules().values():
         channels_last(module)
     source = TimedSource(
-        config.system, config.training, store, ScanCache(store), join(options.device)
+        config.system,
+        config.training,
+        store,
+        ScanCache(store),
+        join(options.device),
+        BodyCache(capacity_bytes=0),  # every meeting is the first
     )
     object.__setattr__(source, "clock", clock)
     stage = getattr(config.training, options.stage)
@@ -211,57 +201,6 @@ def stand_in_latents(config: AnyRun, source: TrainingSource) -> Latents:
     return Latents(
         keys, torch.randn(len(keys), system.autoencoder.latent_channels, *[size] * 3).half()
     )
-
-
-def timed_steps(
-    stage: Stage, processes: Processes, clock: Clock, num_steps: int
-) -> dict[str, object]:
-    """Medians of the parts of a step, peak memory and operations; the first steps do not count."""
-    module, config = stage.module.train(), stage.config
-    optimizer = new_optimizer(module, replace(config, learning_rate=1e-9))
-    averages = Averages(module, config.ema_decay)
-    places = shares(config, stage.name, processes)
-    again = recomputing(module) if config.checkpointing else contextlib.nullcontext()
-    times: list[dict[str, float]] = []
-    with explained(config, stage.name, processes), again:
-        with FlopCounterMode(display=False) as counter:
-            one_step(stage, places, clock, 0)
-        for step in range(num_steps + 1):
-            clock.seconds.clear()
-            one_step(stage, places, clock, step)
-            with clock.of("optimizer"):
-                torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
-                optimizer.step()
-                averages.update(module, step)
-            times.append(dict(clock.seconds))
-    figures: dict[str, object] = {
-        part: statistics.median(one.get(part, 0.0) for one in times[1:]) for part in PARTS
-    }
-    figures["step"] = statistics.median(sum(one.values()) for one in times[1:])
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if clock.device.startswith("cuda"):
-        memory = torch.cuda.max_memory_allocated(clock.device)
-    batch = f"{config.batch_size}" + (f" in {config.accumulate}" if config.accumulate > 1 else "")
-    flops = counter.get_total_flops()
-    return {
-        **figures,
-        "examples": config.batch_size,
-        "batch": batch,
-        "gib": memory / GIB,
-        "flops": flops,
-    }
-
-
-def one_step(stage: Stage, places: list[range], clock: Clock, step: int) -> None:
-    """Forward and backward over the micro-batches of a step; what data took is no forward time."""
-    stage.module.zero_grad(set_to_none=True)
-    for some in places:
-        before = clock.seconds.get("data", 0.0)
-        with clock.of("forward"):
-            loss, _ = stage.step_loss(step, some)
-        clock.seconds["forward"] -= clock.seconds.get("data", 0.0) - before
-        with clock.of("backward"):
-            (loss / len(places)).backward()
 
 
 def row(stage: str, found: dict[str, object], peak_tflops: float | None) -> str:

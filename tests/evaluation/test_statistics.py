@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fewview.evaluation.statistics import bootstrap_mean, compare_paired, holm
+from fewview.evaluation.statistics import bootstrap_mean, compare_paired, holm, t_interval
 
 
 def test_an_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -27,6 +27,21 @@ def test_equal_cases_have_an_interval_without_width_and_one_case_has_none():
     assert mean == 7.0
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+def test_a_t_interval_of_three_is_as_worked_by_hand_and_of_one_is_not_known():
+    found = t_interval(np.array([20.0, 21.0, 22.0]))
+    half = 4.302653 / math.sqrt(3.0)  # Student's t for two degrees of freedom, 97.5 %
+    assert found == pytest.approx((21.0, 21.0 - half, 21.0 + half))
+    assert [math.isnan(end) for end in t_interval(np.array([7.0]))] == [False, True, True]
+
+
+def test_a_t_interval_of_three_covers_as_often_as_it_says_where_a_bootstrap_does_not():
+    samples = np.random.default_rng(4).normal(3.0, 2.0, (1000, 3))
+    found = [t_interval(values) for values in samples]
+    assert 0.93 < np.mean([low < 3.0 < high for _, low, high in found]) < 0.97
+    drawn = [bootstrap_mean(values) for values in samples[:200]]
+    assert np.mean([low < 3.0 < high for _, low, high in drawn]) < 0.85
 
 
 def test_a_method_does_not_differ_from_itself():

@@ -1,4 +1,4 @@
-"""Every autoencoder that decodes samples has its ceiling in the tables, once."""
+"""Every autoencoder that decodes volumes of a method has its ceiling in the tables, once."""
 
 import shutil
 from dataclasses import replace
@@ -46,6 +46,39 @@ def changed(model: str, part: str, folder: Path, by: float = 1.0) -> str:
     next(getattr(bundle.networks, part).parameters()).add_(by)
     save_bundle(folder, bundle.config, bundle.networks, bundle.card)
     return str(folder)
+
+
+def with_head(model: str, head: str, folder: Path) -> str:
+    """A copy of a model with a head of its own, and another autoencoder than any other head's."""
+    bundle = load_bundle(changed(model, "autoencoder", folder / head, by=len(head) / 8))
+    config = replace(
+        bundle.config, head=head, sampler=replace(bundle.config.sampler, num_samples=0)
+    )
+    save_bundle(folder / head, config, bundle.networks, bundle.card, force=True)
+    return str(folder / head)
+
+
+def test_a_coded_head_has_the_ceiling_of_its_autoencoder_and_an_estimate_has_none(model, tmp_path):
+    coded, estimate = (with_head(model, head, tmp_path) for head in ("coded", "estimate"))
+    found = with_ceilings(
+        comparing(
+            plain=ModelMethod(model=estimate),
+            default=ModelMethod(model=coded),
+            head=ModelMethod(model=coded, nfe=0),
+            sampled=ModelMethod(model=coded, nfe=1),
+        )
+    )
+    assert [*found.methods] == [
+        "mean",
+        "plain",
+        "default",
+        "default autoencoder",
+        "head",
+        "sampled",
+    ]
+    assert found.methods["default autoencoder"] == AutoencoderCeiling(model=coded)
+    alone = with_ceilings(comparing(head=ModelMethod(model=coded, nfe=0)))
+    assert "head autoencoder" in alone.methods
 
 
 def test_what_decodes_samples_has_one_ceiling_beside_the_first_that_it_bounds(model, tmp_path):

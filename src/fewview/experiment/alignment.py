@@ -5,8 +5,8 @@
 
 Each case's X-rays are projected from its CT, encoded and brought to the latent by the projector of
 stage 2; its CT is encoded by the autoencoder. Then each set of X-rays looks for its own CT among
-all, and each CT for its own X-rays. The same is done with a fresh view encoder and projector:
-what alignment started from.
+all, and each CT for its own X-rays. The same is done with a view encoder and projector that have
+learned nothing: other ones than those the model's training began with, whose seed no model keeps.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from fewview.experiment.alignment_figures import (
 from fewview.experiment.cases import Case, Sources, list_cases, read_truth
 from fewview.experiment.config import ExperimentConfig, PhantomCases, StoreCases
 from fewview.experiment.methods import ConstantMethod
+from fewview.models.projector import Projector
 from fewview.reconstruct import network_inputs
 from fewview.records import RECORD, write_record
 from fewview.system import Networks, build_networks
@@ -45,6 +46,14 @@ from fewview.xray.geometry import preset, spread_angles
 from fewview.xray.views import Views, drr
 
 FRESH_SEED = 0
+"""Of the networks that have learned nothing, whatever the seed of the model's training."""
+
+UNALIGNED = (
+    "{name}: the temperature of its contrast is as training begins it. Unless stage 2 had matched "
+    "pairs alone (case_weight and local_weight 0), its projector has learned nothing and these "
+    "figures mean nothing.\n"
+)
+
 MIN_CASES = 3
 """Two directions of the picture need three CTs."""
 
@@ -125,8 +134,19 @@ def encoded_pool(
     return Pool(tuple(case.name for case in cases), cts, aligned, untrained)
 
 
+def has_told_apart(bundle: Bundle) -> bool:
+    """Whether a contrast moved the projector's temperature, which nothing else moves.
+
+    Without one (a plain latent diffusion model, reconstruction alone) the projector stays as it was
+    made, and a model's folder does not say how it was trained.
+    """
+    stored = bundle.networks.projector.log_temperature.half().cpu()
+    begun = Projector(1, 1).log_temperature.half()  # the same for every size
+    return not torch.equal(stored, begun)
+
+
 def fresh_networks(bundle: Bundle) -> Networks:
-    """The same system with weights that have learned nothing."""
+    """The same system with networks that have learned nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(FRESH_SEED)
         networks = build_networks(bundle.config).to(str(bundle.device))
@@ -216,6 +236,8 @@ def main(words: Sequence[str]) -> int:
     sources = Sources(store=options.data)
     try:
         bundle = load_bundle(options.model, device=options.device)
+        if not has_told_apart(bundle):
+            sys.stderr.write(UNALIGNED.format(name=bundle.config.name))
         config, cases = cases_of(
             bundle,
             phantoms=options.phantoms,

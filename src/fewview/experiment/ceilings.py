@@ -1,6 +1,6 @@
 """What sees the truth and bounds the others; written as volumes like any method's result.
 
-The ceiling of an autoencoder is reported wherever samples are decoded by it, named or not.
+The ceiling of an autoencoder is reported wherever it decodes a method's volumes, named or not.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from fewview.experiment.methods import (
     ModelMethod,
     model_of,
 )
-from fewview.experiment.prediction import draws_samples, loaded
+from fewview.experiment.prediction import is_decoded, loaded
 
 
 def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: str) -> Volume:
@@ -51,7 +51,7 @@ def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: st
 
 
 def with_ceilings(config: ExperimentConfig) -> ExperimentConfig:
-    """An experiment with the ceiling of every autoencoder that decodes samples of a method.
+    """An experiment with the ceiling of every autoencoder that decodes the volumes of a method.
 
     It stands after the first such method, over the autoencoders of all its seeds. One that several
     models share, and one whose ceiling is named, have one alone. A model that cannot be read fails
@@ -79,7 +79,7 @@ def _autoencoders(method: Method, seeds: Sequence[int]) -> dict[str, str]:
     for seed in seeds:
         model = str(model_of(method, seed))
         try:
-            bounds = isinstance(method, AutoencoderCeiling) or draws_samples(method, seed)
+            bounds = isinstance(method, AutoencoderCeiling) or is_decoded(method, seed)
             bundle = loaded(model, "cpu")
             if bounds and isinstance(bundle, Bundle):
                 found.setdefault(_fingerprint(bundle), model)

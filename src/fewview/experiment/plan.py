@@ -15,7 +15,7 @@ from fewview import __version__
 from fewview.bundle import bundled_folder, bundled_models
 from fewview.experiment.cases import Case, checksum_of
 from fewview.experiment.config import ExperimentConfig
-from fewview.experiment.methods import SHARE, Ceiling, Predictor, model_of
+from fewview.experiment.methods import SHARE, Ceiling, Predictor, is_trained_by_seed, model_of
 from fewview.experiment.prediction import draws_samples, loaded, why_not
 
 CARD = "card.md"
@@ -112,7 +112,7 @@ def _of_seed(
 def _seeds(method: Predictor | Ceiling, config: ExperimentConfig) -> tuple[int, ...]:
     """The seeds a method runs with; 0 alone if it draws nothing."""
     seeds = method.seeds or config.seeds
-    if model_of(method, 0) != model_of(method, 1):
+    if is_trained_by_seed(method):
         return seeds
     if isinstance(method, Ceiling):
         return (0,)

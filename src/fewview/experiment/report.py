@@ -15,6 +15,7 @@ from fewview.evaluation.experiment_report import Picture, Section, write_page
 from fewview.evaluation.protocols import HEADLINE, NEEDS_WEIGHTS, RETRIEVAL, UNMEASURED
 from fewview.experiment.cards import counted, data_card, described, model_card
 from fewview.experiment.config import ExperimentConfig, slug
+from fewview.experiment.methods import is_trained_by_seed
 from fewview.experiment.plots import plots
 from fewview.experiment.results import (
     CONFIG,
@@ -26,6 +27,7 @@ from fewview.experiment.results import (
     write_tables,
 )
 from fewview.experiment.scoring import add_retrieval
+from fewview.experiment.seeds import by_seed
 from fewview.experiment.summary import (
     Entry,
     Place,
@@ -42,6 +44,7 @@ from fewview.experiment.tables import (
     markdown,
     paired_table,
     protocol_tables,
+    seed_table,
     views_word,
 )
 
@@ -142,9 +145,10 @@ def _tables(
 ) -> list[Table]:
     """All tables of the report, in order."""
     tables = headline_tables(entries)
+    trained = {name for name, method in config.methods.items() if is_trained_by_seed(method)}
     paired = paired_table(paired_tests(results, config.reference), config.reference)
-    if paired is not None:
-        tables.append(paired)
+    seeds = seed_table(by_seed(results, trained, config.reference), config.reference)
+    tables += [table for table in (paired, seeds) if table is not None]
     tables += protocol_tables(entries, [one for one in config.protocols if one != HEADLINE])
     return tables + left_out_tables(plan["skipped"], plan["failed"])
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fewview.evaluation.statistics import Interval
+from fewview.experiment.seeds import SeedEntry
 from fewview.experiment.summary import HEADLINE, Entry, Measure, Paired
 
 CEILING_MARK = " (ceiling: sees the truth)"
@@ -37,7 +38,7 @@ def views_word(num_views: int) -> str:
     return f"{num_views} view" if num_views == 1 else f"{num_views} views"
 
 
-def shown_name(entry: Entry) -> str:
+def shown_name(entry: Entry | SeedEntry) -> str:
     """A method's name, marked if it is a ceiling."""
     return entry.method + (CEILING_MARK if entry.ceiling else "")
 
@@ -122,6 +123,39 @@ def paired_table(tests: Sequence[Paired], reference: str) -> Table | None:
         "two-sided and adjusted by Holm over all methods and view counts of a measure."
     )
     return Table(f"Paired tests against {reference}", rows, note)
+
+
+def seed_table(entries: Sequence[SeedEntry], reference: str) -> Table | None:
+    """What each trained network reaches; None if no method has two."""
+    if not entries:
+        return None
+    seeds = sorted({seed for entry in entries for seed in entry.means})
+    header = ["method", "views", "measure", "cases", *(f"seed {seed}" for seed in seeds)]
+    rows = [[*header, "mean", "difference"]]
+    measures = {one.key: one for one in HEADLINE}
+    for entry in entries:
+        measure = measures[entry.measure]
+        digits, means = measure.digits, entry.means
+        rows.append(
+            [
+                shown_name(entry),
+                str(entry.num_views),
+                measure.heading,
+                str(entry.num_cases),
+                *(f"{means[seed]:.{digits}f}" if seed in means else "-" for seed in seeds),
+                interval_text(entry.mean, measure),
+                interval_text(entry.difference, measure),
+            ]
+        )
+    note = (
+        "Each seed is a trained network: its mean over the cases that all seeds of the method "
+        "have. Then the mean over networks, and in brackets its 95 % t interval: where the mean of "
+        "many such trainings lies on these same cases. With few networks it is wide; what their "
+        "runs share, such as a stage 1, is not in it. Difference: method minus "
+        f"{reference}, paired by seed, where that has the same seeds, with a t interval of its "
+        "own. Methods whose seeds are those of samples alone are left out."
+    )
+    return Table("By seed", rows, note)
 
 
 def _p_text(value: float) -> str:
