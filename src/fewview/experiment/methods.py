@@ -44,7 +44,7 @@ class ModelMethod(Share):
     """Samples to average; the model's default."""
 
     guidance: float | None = None
-    """Guidance scale; the model's default. Other than 1 it needs training for it and an even nfe."""
+    """Guidance scale; the model's default. Other than 1 it needs training for it."""
 
     consistency_steps: int | None = None
     """Projection consistency steps, 0 for none; the model's default."""
