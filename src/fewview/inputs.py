@@ -77,7 +77,7 @@ class ViewRange:
     """Views of a standard set turn by up to this much, either way."""
 
     any_angle_share: float = 0.1
-    """Share of batches whose views come from anywhere instead of a standard set."""
+    """Share of bodies whose views come from anywhere instead of a standard set."""
 
     sod_mm: tuple[float, float] = (1400.0, 1800.0)
     """Range of the source-to-isocenter distance (cone beam)."""

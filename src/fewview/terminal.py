@@ -101,8 +101,15 @@ def describe(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, which it says by a RuntimeError."""
-    return "allocate memory" in str(error) or "out of memory" in str(error)
+    """Whether torch ran out of memory, which it says by a RuntimeError.
+
+    The same words as in `training.memory`, which imports torch.
+    """
+    text = str(error).strip()
+    if text in ("could not create a primitive", "could not execute a primitive"):  # oneDNN
+        return True
+    words = ("allocate memory", "not enough memory", "out of memory")
+    return any(word in text for word in words)
 
 
 def _close_stdout() -> None:

@@ -29,6 +29,13 @@ def test_a_truth_that_stands_twice_cannot_be_told():
     assert own_truth_ranks([flat(0.0), flat(0.0)], [flat(5.0), flat(5.0)]).tolist() == [2, 2]
 
 
+def test_a_prediction_that_is_no_number_is_found_last():
+    truths = [flat(0.0), flat(100.0), flat(200.0)]
+    found = own_truth_ranks([flat(np.nan), flat(110.0), flat(np.nan)], truths)
+    assert found.tolist() == [3, 1, 3]
+    assert own_truth_ranks([flat(0.0)] * 2, [flat(0.0), flat(np.nan)]).tolist() == [2, 2]
+
+
 def test_a_thumbnail_averages_blocks_of_clipped_values():
     hu = np.random.default_rng(0).uniform(-2000.0, 3000.0, (70, 33, 5)).astype(np.float32)
     small = thumbnail(hu)

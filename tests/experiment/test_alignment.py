@@ -61,6 +61,16 @@ def test_ranks_go_by_rows_in_one_direction_and_by_columns_in_the_other():
     assert own_ranks(similarity.T).tolist() == [2, 1, 1]
 
 
+def test_what_is_no_number_finds_no_case_and_is_found_by_none():
+    assert own_ranks(np.full((3, 3), np.nan)).tolist() == [3, 3, 3]
+    aligned = latents(0)
+    aligned[2] = torch.nan
+    figures = figures_of(aligned)
+    assert figures["xray_to_ct_top1"].tolist() == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    assert figures["xray_to_ct_rank"][2] == 6.0
+    assert figures["ct_to_xray_top1"].sum() == 0.0, "one that is no number may be anywhere"
+
+
 def test_the_picture_spreads_the_cts_along_what_differs_most_and_is_the_same_every_time():
     rows = np.zeros((4, 5), dtype=np.float32)
     rows[:, 3] = [-3.0, -1.0, 1.0, 3.0]

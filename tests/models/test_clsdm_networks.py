@@ -6,6 +6,7 @@ import torch
 from fewview.inputs import GridConfig, ray_grid
 from fewview.models.discriminator import DiscriminatorConfig, PatchDiscriminator
 from fewview.models.ldm_autoencoder import LdmAutoencoder, LdmAutoencoderConfig
+from fewview.models.progressive_encoder import ProgressiveEncoder, ProgressiveEncoderConfig
 from fewview.models.replicate_encoder import ReplicateEncoder, ReplicateEncoderConfig
 from fewview.models.replication import planes_along_rays, ray_axes
 from fewview.models.unet import UnetDenoiser, UnetDenoiserConfig
@@ -14,6 +15,16 @@ from fewview.xray.geometry import cameras, preset
 
 SMALL_LDM = LdmAutoencoderConfig(kind="ldm", width=8, multipliers=(1, 2, 2), num_blocks=1)
 SMALL_REPLICATE = ReplicateEncoderConfig(kind="replicate", width=4, reduction=4)
+SMALL_PROGRESSIVE = ProgressiveEncoderConfig(
+    kind="progressive",
+    width=8,
+    multipliers=(1, 2, 2),
+    num_blocks=1,
+    slice_channels=4,
+    codebook="none",
+    condition_channels=4,
+    decoder_width=8,
+)
 SMALL_UNET = UnetDenoiserConfig(
     kind="unet", width=8, multipliers=(1, 2), num_blocks=1, attention_levels=(0, 1)
 )
@@ -27,6 +38,14 @@ def rays_at(*angles_deg: float, size: int = 16, name: str = "parallel"):
     geometries = [preset(name, angle_deg=angle, size=32) for angle in angles_deg]
     batch = cameras(geometries, (0.0, 0.0, 0.0)).view(1, len(geometries))
     return ray_grid(batch, torch.zeros(1, 3), GridConfig(size=size))
+
+
+def rays_of_cases(*angles_deg: tuple[float, ...], size: int = 16):
+    """Rays of a batch whose cases have angles of their own."""
+    flat = [angle for own in angles_deg for angle in own]
+    geometries = [preset("parallel", angle_deg=angle, size=32) for angle in flat]
+    batch = cameras(geometries, (0.0, 0.0, 0.0)).view(len(angles_deg), -1)
+    return ray_grid(batch, torch.zeros(len(angles_deg), 3), GridConfig(size=size))
 
 
 def still(module: torch.nn.Module) -> list[str]:
@@ -164,6 +183,40 @@ def test_a_view_is_lifted_along_its_own_rays(angle, axis):
     found = torch.unravel_index(across.argmax(), across.shape)
     assert all(abs(int(a) - b) <= 1 for a, b in zip(found, line, strict=True))
     assert (moved.movedim(axis, -1)[tuple(line)] > 0).sum() >= 8  # ReLUs silence some slices
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["replicate", "progressive"])
+def test_each_case_of_a_batch_is_lifted_along_its_own_rays(kind):
+    """Also where its views come from elsewhere than those of the case before."""
+    encoder = randomized(
+        ReplicateEncoder(SMALL_REPLICATE, 16)
+        if kind == "replicate"
+        else ProgressiveEncoder(SMALL_PROGRESSIVE, 16)
+    )
+    angles = ((0.0, 90.0), (90.0, 0.0), (0.0, 90.0), (180.0, 60.0))
+    images = torch.randn(len(angles), 2, 2, 32, 32)
+    together = encoder(images, rays_of_cases(*angles))
+    for case, own in enumerate(angles):
+        alone = encoder(images[case : case + 1], rays_of_cases(own))
+        for found, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(found[case : case + 1], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_cases_with_equal_axes_are_lifted_in_one_pass(monkeypatch):
+    counts, make = [], torch.nn.functional.grid_sample
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "grid_sample",
+        lambda image, *rest, **more: counts.append(len(image)) or make(image, *rest, **more),
+    )
+    images = torch.randn(3, 1, 1, 32, 32)
+    planes_along_rays(images, rays_of_cases((2.0,), (-3.0,), (0.0,)))
+    assert counts == [3]
+    counts.clear()
+    planes_along_rays(images, rays_of_cases((2.0,), (88.0,), (0.0,)))
+    assert counts == [2, 1]
 
 
 @torch.no_grad()

@@ -106,6 +106,15 @@ def test_views_are_sorted_into_frontal_and_lateral():
     torch.testing.assert_close(there[0], swapped[0])
 
 
+def test_views_of_each_case_are_sorted_by_its_own_rays():
+    images, both = images_of(2), (rays_at(0.0, 90.0), rays_at(90.0, 0.0))
+    together = RayGrid(
+        torch.cat([rays.position for rays in both]), torch.cat([rays.ray for rays in both])
+    )
+    planes, _ = central_images(torch.cat([images, images.flip(1)])[:, :, :1], together, 2)
+    torch.testing.assert_close(planes[1], planes[0])
+
+
 @pytest.mark.parametrize(("angles", "num_views"), [((0.0, 20.0), 2), ((90.0,), 1), ((0.0,), 2)])
 def test_views_a_replicating_generator_cannot_take_are_refused(angles, num_views):
     with pytest.raises(ValueError, match="frontal"):

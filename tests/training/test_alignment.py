@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from fewview.bundle import load_bundle
 from fewview.models.view_encoder import ViewEncoder, ViewEncoding
 from fewview.reconstruct import reconstruct
-from fewview.training import train
-from fewview.training.alignment import voxel_error
+from fewview.training import alignment, diffusion, train
+from fewview.training.alignment import matched_figures, voxel_error
 from fewview.training.config import load_run
 from fewview.training.loop import Averages
 from fewview.training.system_config import AlignmentStage
@@ -119,6 +119,34 @@ def test_without_contrast_the_denoiser_teaches_the_condition_and_nothing_else_of
     assert changed == {"condition_head"}
 
 
+REPLICATE = """
+kind = "replicate"
+width = 4
+reduction = 4
+condition_channels = 4
+"""
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("rays", "2"), ("replicate", "0 1 3 4 6")])
+def test_without_contrast_every_layer_of_the_conditions_head_learns_with_the_denoiser(
+    kind, layers, tiny_config, tiny_store, tmp_path
+):
+    text = tiny_config.read_text()
+    table = text[text.index("[system.view_encoder]") : text.index("[system.denoiser]")]
+    if kind == "replicate":
+        tiny_config.write_text(text.replace(table, f"[system.view_encoder]{REPLICATE}"))
+    train(with_stage(tiny_config, "contrast_weight = 0.0"), tiny_store, tmp_path / "run")
+    before = load_file(tmp_path / "run" / "alignment.safetensors")
+    after = load_file(tmp_path / "run" / "diffusion.safetensors")
+    start = "module.condition_head."
+    learned = {name.removeprefix(start): after[name] for name in after if name.startswith(start)}
+    if kind == "rays":  # all but its first norm, under the names that checkpoints have had
+        learned = {f"2.{name}": value for name, value in learned.items()}
+    assert {name.split(".")[0] for name in learned} == set(layers.split())
+    for name, value in learned.items():
+        assert not torch.equal(value, before[f"average.view_encoder.condition_head.{name}"]), name
+
+
 def test_a_view_encoder_that_says_nothing_is_warned_of_in_training(
     tiny_config, tiny_store, tmp_path, monkeypatch, caplog
 ):
@@ -141,6 +169,75 @@ def test_a_view_encoder_that_says_nothing_is_warned_of_in_training(
                 tiny_config, tiny_store, tmp_path / "run", stage=name, resume=name != "autoencoder"
             )
     assert sum("collapsed" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_views_that_come_alone_and_say_nothing_are_warned_of_too(
+    tiny_config, tiny_store, tmp_path, monkeypatch, caplog
+):
+    forward = ViewEncoder.forward
+
+    def constant(self, images, rays, *, with_estimate=True):
+        found = forward(self, images, rays, with_estimate=with_estimate)
+        return found._replace(condition=torch.ones_like(found.condition))
+
+    monkeypatch.setattr(ViewEncoder, "forward", constant)
+    text = tiny_config.read_text()
+    stage = text.index("[training.alignment]")
+    steps = "num_steps = 24\nwarmup_steps = 1\naccumulate = 2"
+    tiny_config.write_text(text[:stage] + text[stage:].replace("num_steps = 4", steps, 1))
+    for name in ("autoencoder", "alignment"):
+        train(tiny_config, tiny_store, tmp_path / "run", stage=name, resume=name != "autoencoder")
+    assert sum("encoded alike" in record.getMessage() for record in caplog.records) == 1
+    spreads = [line["spread"] for line in lines_of(tmp_path / "run")[:-1]]
+    assert 0.0 < max(spreads) < 0.01, "the projector learns between the cases"
+
+
+def test_latents_that_are_no_number_end_the_run_with_a_line_on_the_loss(
+    tiny_config, tiny_store, tmp_path, monkeypatch
+):
+    forward = ViewEncoder.forward
+
+    def diverged(self, images, rays, *, with_estimate=True):
+        found = forward(self, images, rays, with_estimate=with_estimate)
+        return found._replace(condition=found.condition * torch.nan)
+
+    monkeypatch.setattr(ViewEncoder, "forward", diverged)
+    text = tiny_config.read_text()
+    tiny_config.write_text(text.replace("latent_channels = 2", "latent_channels = 4"))
+    with pytest.raises(ValueError, match="alignment: the loss is nan at step 0"):
+        train(tiny_config, tiny_store, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("aligned", "found"),
+    [
+        (lambda latent: latent, [1.0, 1.0, 1.0]),
+        (lambda latent: latent.roll(1, dims=0), [0.0, 0.0, 0.0]),
+        (torch.zeros_like, [0.0, 0.0, 0.0]),
+        (lambda latent: latent * torch.nan, [0.0, 0.0, 0.0]),
+    ],
+    ids=["own", "another's", "of nobody", "no number"],
+)
+def test_a_ct_is_found_only_where_it_is_nearer_than_all_others(aligned, found):
+    latent = torch.randn(3, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    figures = matched_figures(list(aligned(latent).split(1)), latent)
+    assert figures["val_top1"] == found
+
+
+def test_memory_that_runs_out_before_the_first_step_is_one_line(
+    tiny_config, tiny_store, tmp_path, monkeypatch
+):
+    for stage, place, name in (
+        ("alignment", alignment, "true_latents"),
+        ("diffusion", diffusion, "measured_scale"),
+    ):
+        monkeypatch.setattr(place, name, lambda *_: torch.empty(2**50))
+        message = f"{stage}: not enough memory for one case at a time; .* smaller system.grid"
+        with pytest.raises(ValueError, match=message):
+            train(tiny_config, tiny_store, tmp_path / "run", resume=stage == "diffusion")
+        monkeypatch.undo()
+        if stage == "alignment":
+            train(tiny_config, tiny_store, tmp_path / "run", stage=stage, resume=True)
 
 
 @pytest.mark.parametrize("kind", ["l1", "mse"])
@@ -179,6 +276,10 @@ def test_averages_follow_weights_and_copy_what_is_no_weight():
         ({"queue_size": 8, "case_weight": 0.0}, "needs case_weight"),
         ({"local_weight": 1.0, "local_positions": 1}, "local_positions"),
         ({"local_weight": 1.0, "local_negatives": "cases", "batch_size": 1}, "batch_size of 2"),
+        (
+            {"local_weight": 1.0, "local_negatives": "cases", "batch_size": 4, "accumulate": 4},
+            "2 or more in each of the turns",
+        ),
     ],
 )
 def test_a_stage_that_could_not_learn_is_refused(words, message):

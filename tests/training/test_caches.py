@@ -1,11 +1,14 @@
 """What is computed once for all copies: kept part by part, told, and read again."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from fewview.training.caches import cached
+from fewview.training.caches import cached, weights_digest
 from fewview.training.examples import ExampleKey
-from fewview.training.processes import join
+from fewview.training.processes import OneProcessFailed, join
 
 KEYS = [ExampleKey("case", seed) for seed in range(20)]
 
@@ -28,8 +31,9 @@ def compute(computed, tmp_path):
         computed.append(index)
         return torch.full((1, 2), float(index))
 
-    def run(keys=KEYS, tell=lambda *told: None) -> torch.Tensor:
-        return cached(tmp_path / "cache.safetensors", keys, work, join("cpu"), tell)
+    def run(keys=KEYS, tell=lambda *told: None, made_by="", work=work) -> torch.Tensor:
+        path = tmp_path / "cache.safetensors"
+        return cached(path, keys, work, join("cpu"), tell, made_by=made_by)
 
     return run
 
@@ -59,3 +63,45 @@ def test_results_of_other_copies_are_not_taken(compute, computed):
     compute()
     compute([ExampleKey("case", seed + 1) for seed in range(20)])
     assert computed == 2 * list(range(20))
+
+
+def test_results_of_other_weights_are_not_taken(compute, computed):
+    compute(made_by="some")
+    compute(made_by="some")
+    assert computed == list(range(20))
+    compute(made_by="others")
+    assert computed == 2 * list(range(20))
+
+
+def test_a_file_that_does_not_say_by_which_weights_it_is_is_not_taken(compute, computed, tmp_path):
+    named = json.dumps([[key.case, key.seed] for key in KEYS])
+    save_file({"results": torch.ones(20, 2)}, tmp_path / "cache.safetensors", {"keys": named})
+    compute()
+    assert computed == list(range(20))
+
+
+def test_the_same_weights_have_one_digest_wherever_they_lie():
+    one, other = torch.nn.Conv3d(4, 4, 3), torch.nn.Conv3d(4, 4, 3)
+    other.load_state_dict(one.state_dict())
+    other.to(memory_format=torch.channels_last_3d)
+    assert weights_digest(one, other) == weights_digest(other, one)
+    with torch.no_grad():
+        other.bias[0] += 1e-3
+    assert weights_digest(one) != weights_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (RuntimeError("can't allocate memory"), "cache: not enough memory for one case at a time"),
+        (RuntimeError("could not create a primitive"), "what helps: a smaller system.grid"),
+        (ValueError("case_0001: damaged"), "case_0001: damaged"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_what_one_process_alone_runs_into_is_told_by_that_one(failure, message, compute):
+    def work(index: int) -> torch.Tensor:
+        raise failure
+
+    with pytest.raises(OneProcessFailed, match=message):
+        compute(work=work)

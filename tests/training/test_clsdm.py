@@ -88,6 +88,15 @@ def silent(stage: str, done: int, count: int, shown: str) -> None:
     """Report nothing."""
 
 
+def told_to(told: list[int]):
+    """Note what is reported."""
+
+    def report(stage: str, done: int, count: int, shown: str) -> None:
+        told.append(done)
+
+    return report
+
+
 def source_of(path, store) -> TrainingSource:
     run = config.load(path, RunConfig)
     opened = open_store(store)
@@ -131,14 +140,19 @@ def test_kept_conditions_are_those_of_the_copies_own_views(fixed_config, tiny_st
     path = tmp_path / "conditions.safetensors"
     made = cached_conditions(path, source.system, networks, latents, source, silent)
     assert load_file(path)["results"].dtype == torch.float16
-    others = build_networks(source.system)  # must not matter: read, not made
-    again = cached_conditions(path, source.system, others, latents, source, silent)
+    told = []
+    again = cached_conditions(path, source.system, networks, latents, source, told_to(told))
     assert torch.equal(again.condition, made.condition)
+    assert told == []  # read, not made
     views = source.views([source.body(latents.keys[2])], range(1), 35, 2)
     with torch.no_grad():
         fresh = networks.view_encoder(views.images, views.rays).condition
     torch.testing.assert_close(made.of([2], "cpu").condition, fresh, atol=2e-3, rtol=2e-3)
     assert (made.condition[0] - made.condition[1]).abs().max() > 1e-3
+    others = build_networks(source.system)
+    other = cached_conditions(path, source.system, others, latents, source, told_to(told))
+    assert len(told) == 4
+    assert not torch.equal(other.condition, made.condition)
 
 
 class Stopped(Exception):

@@ -73,8 +73,43 @@ def test_the_spread_of_opposite_latents_is_one_and_of_equal_ones_none():
     assert spread(torch.cat([one, 3.0 * one])) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_batch_of_one_has_no_spread():
-    assert "spread" not in Watch(0).see(0, drawn(0, 1), drawn(1, 1))
+def alone(make, *, turns: int = 1, steps: int = NUM_STEPS, **options: bool) -> Watch:
+    """A stage whose turns have one case each."""
+    watch = Watch(0, **options)
+    for turn in range(turns * steps):
+        watch.see(turn // turns, make(turn), drawn(1000 + turn, 1))
+    return watch
+
+
+def test_cases_that_come_alone_are_compared_with_the_one_before(caplog):
+    watch = Watch(0)
+    assert "spread" not in watch.see(0, drawn(0, 1), drawn(1, 1)), "there is only one"
+    assert watch.see(1, drawn(2, 1), drawn(3, 1))["spread"] == pytest.approx(1.0, abs=0.3)
+    assert watch.see(2, drawn(2, 1), drawn(4, 1))["spread"] == pytest.approx(0.0, abs=1e-6)
+    alone(lambda turn: drawn(turn, 1))
+    assert caplog.records == []
+    alone(lambda turn: drawn(7, 1), steps=NUM_STEPS + 1)  # the first step tells none apart
+    (record,) = caplog.records
+    assert "encoded alike" in record.getMessage()
+
+
+def test_steps_are_counted_and_not_their_turns(caplog):
+    alone(lambda turn: drawn(7, 1), turns=4, steps=NUM_STEPS - 1)
+    assert caplog.records == []
+    alone(lambda turn: drawn(7, 1), turns=4)
+    assert len(caplog.records) == 1
+
+
+def test_one_process_of_a_group_warns(caplog):
+    watch = alone(lambda turn: drawn(7, 1), steps=NUM_STEPS + 1, tells=False)
+    assert watch.has_warned
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_is_said_of_latents_that_are_no_numbers(value, caplog):
+    assert Watch(0).see(0, drawn(0) * value, drawn(1)) == {}
+    assert Watch(0).see(0, drawn(0), drawn(1) * value) == {}
 
 
 def test_the_cosine_of_matched_pairs_is_of_each_position():

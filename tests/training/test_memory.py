@@ -1,5 +1,6 @@
 """Batches in parts, blocks computed again, and what is said when memory runs out."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from fewview.models.layers import ResidualBlock
+from fewview.terminal import exit_code_of
 from fewview.training import train
-from fewview.training.loop import Stage, fit
-from fewview.training.memory import recomputing
+from fewview.training.loop import Stage, fit, gradients
+from fewview.training.memory import is_out_of_memory, recomputing
 from fewview.training.processes import join
 from fewview.training.stage_config import StageConfig
 
@@ -33,11 +35,21 @@ def farthest(first: Path, second: Path) -> float:
     )
 
 
-def test_micro_batches_give_the_weights_of_a_whole_batch(tiny_config, tiny_store, tmp_path):
-    # Without the contrast, whose CT finds its views only among those of its micro-batch.
+APART = """contrast_weight = 1.0
+case_weight = 0.0
+match_weight = 1.0
+local_weight = 1.0
+local_negatives = "positions"
+"""
+"""The terms that compare no case with another."""
+
+
+@pytest.mark.parametrize("terms", ["contrast_weight = 0.0\n", APART], ids=["none", "apart"])
+def test_micro_batches_give_the_weights_of_a_whole_batch(terms, tiny_config, tiny_store, tmp_path):
+    # Without what tells cases apart, which has only those of its micro-batch.
     line = "[training.alignment]\n"
     text = tiny_config.read_text()
-    tiny_config.write_text(text.replace(line, f"{line}contrast_weight = 0.0\n"))
+    tiny_config.write_text(text.replace(line, f"{line}{terms}"))
     train(tiny_config, tiny_store, tmp_path / "whole")
     train(with_every_stage(tiny_config, "accumulate = 2"), tiny_store, tmp_path / "parts")
     assert farthest(tmp_path / "whole", tmp_path / "parts") < 1e-5
@@ -77,6 +89,8 @@ def test_a_block_is_computed_again_only_inside_and_only_for_gradients():
         (lambda: torch.empty(2**50), {"checkpointing": True}, "what helps: a larger accumulate"),
         (torch.OutOfMemoryError("CUDA out of memory"), {}, "a larger accumulate"),
         (MemoryError(), {}, "a larger accumulate"),
+        (RuntimeError("could not create a primitive"), {}, "a larger accumulate"),
+        (RuntimeError("could not execute a primitive"), {}, "a larger accumulate"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_one_line_with_what_to_change(
@@ -98,9 +112,60 @@ def test_a_batch_that_does_not_fit_is_one_line_with_what_to_change(
         fit(stage, tmp_path, join("cpu"), report=lambda *_: None)
 
 
-def test_another_failure_keeps_its_name(tmp_path):
+def test_a_validation_that_does_not_fit_is_told_what_helps_a_single_case(tmp_path):
+    module = torch.nn.Linear(1, 1)
+    stage = Stage(
+        name="diffusion",
+        config=StageConfig(num_steps=1),
+        module=module,
+        step_loss=lambda *_: (module.weight.sum(), {}),
+        validate=lambda: torch.empty(2**50),
+    )
+    with pytest.raises(ValueError, match="for one case at a time; what helps: a smaller system"):
+        fit(stage, tmp_path, join("cpu"), report=lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("could not create a primitive", True),
+        ("could not execute a primitive", True),
+        ("could not create a primitive descriptor for the sum primitive.", False),
+        ("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: 8 bytes", True),
+        ("CUDA out of memory. Tried to allocate 2 MiB", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_commands_and_training_know_lack_of_memory_by_the_same_words(text, lacks, capsys):
+    assert is_out_of_memory(RuntimeError(text)) is lacks
+
+    def fail() -> None:
+        raise RuntimeError(text)
+
+    with nullcontext() if lacks else pytest.raises(RuntimeError):
+        assert exit_code_of(fail) == 1
+        assert "not enough memory" in capsys.readouterr().err
+
+
+def test_a_figure_is_the_mean_over_the_turns_that_have_it():
+    module = torch.nn.Linear(1, 1)
+    stage = Stage(
+        name="stage",
+        config=StageConfig(num_steps=1),
+        module=module,
+        step_loss=lambda step, places: (
+            module.weight.sum() * 0.0 + places.start,
+            {"late": 3.0} if places.start else {},
+        ),
+        validate=dict,
+    )
+    assert gradients(stage, 0, [range(1), range(1, 2)]) == {"loss": 0.5, "late": 3.0}
+
+
+@pytest.mark.parametrize("text", ["something else", "could not create a primitive descriptor"])
+def test_another_failure_keeps_its_name(text, tmp_path):
     def step_loss(step, places):
-        raise RuntimeError("something else")
+        raise RuntimeError(text)
 
     stage = Stage(
         name="diffusion",
@@ -109,5 +174,5 @@ def test_another_failure_keeps_its_name(tmp_path):
         step_loss=step_loss,
         validate=dict,
     )
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(RuntimeError, match=text):
         fit(stage, tmp_path, join("cpu"), report=lambda *_: None)

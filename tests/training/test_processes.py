@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -133,6 +134,22 @@ def test_two_processes_that_accumulate_give_the_losses_and_weights_of_one_that_d
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5, abs=1e-5)
     assert farthest(tmp_path / "one", tmp_path / "two", stages=["autoencoder"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_scan_that_one_process_cannot_read_between_the_stages_is_told_once(
+    tiny_config, tiny_store, tmp_path
+):
+    store = shutil.copytree(tiny_store, tmp_path / "store")
+    words = [*FEWVIEW, tiny_config, "--data", store, "--out", tmp_path / "run"]
+    train(tiny_config, store, tmp_path / "run", stage="autoencoder")
+    shutil.rmtree(store / "cases" / "case_0001" / "c")  # the latents of rank 1 are of this one
+    done = run([*words, "--stage", "alignment", "--resume", "--devices", 2])
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("fewview: ")]
+    said = [line for line in lines if not line.startswith("fewview: latents: ")]  # progress
+    assert len(said) == 1
+    assert "case_0001" in said[0]
 
 
 def process_of_rank_one(agent: int) -> int | None:

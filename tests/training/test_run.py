@@ -1,6 +1,7 @@
 """Runs: stopped, killed, resumed, stage by stage."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fewview.bundle import load_bundle
 from fewview.training import train
+from fewview.training.loop import Stage, fit
+from fewview.training.processes import join
+from fewview.training.stage_config import StageConfig
 
 STAGES = ("autoencoder", "alignment", "diffusion")
 
@@ -101,6 +106,45 @@ def test_a_damaged_checkpoint_is_named(tiny_config, tiny_store, tmp_path):
     (tmp_path / "run" / "autoencoder.safetensors").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"autoencoder\.safetensors: damaged"):
         train(tiny_config, tiny_store, tmp_path / "run", resume=True)
+
+
+def test_latents_are_made_anew_only_when_stage_one_was_trained_again(
+    tiny_config, tiny_store, tiny_run, tmp_path
+):
+    told = []
+
+    def report(name: str, *_: object) -> None:
+        told.append(name)
+
+    # As benchmarks/runs.py does: the autoencoder and the latents of another run.
+    taken = shutil.copytree(tiny_run, tmp_path / "taken")
+    (taken / "alignment.safetensors").unlink()
+    train(tiny_config, tiny_store, taken, stage="alignment", resume=True, report=report)
+    assert "latents" not in told
+    checkpoint = taken / "autoencoder.safetensors"
+    with safe_open(checkpoint, "pt") as stored:
+        tensors = {name: 1.01 * stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        save_file(tensors, checkpoint, stored.metadata())
+    (taken / "alignment.safetensors").unlink()
+    train(tiny_config, tiny_store, taken, stage="alignment", resume=True, report=report)
+    assert told.count("latents") == 4
+
+
+def test_a_checkpoint_of_other_parts_is_one_line(tmp_path):
+    def fitted(module: torch.nn.Module) -> None:
+        stage = Stage(
+            name="stage",
+            config=StageConfig(num_steps=1),
+            module=module,
+            step_loss=lambda *_: (sum(value.sum() for value in module.parameters()), {}),
+            validate=dict,
+        )
+        fit(stage, tmp_path, join("cpu"), report=lambda *_: None)
+
+    fitted(torch.nn.ModuleDict({"one": torch.nn.Linear(1, 1)}))
+    more = {"one": torch.nn.Linear(1, 1), "other": torch.nn.Linear(1, 1)}
+    with pytest.raises(ValueError, match=r"stage\.safetensors: has not all that .* delete it"):
+        fitted(torch.nn.ModuleDict(more))
 
 
 def test_every_parameter_of_stage_two_is_trained(tiny_run):

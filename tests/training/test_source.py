@@ -1,5 +1,6 @@
 """Copies are made once; validation takes the memory of one case, however many there are."""
 
+import re
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from fewview.training.config import RunConfig
 from fewview.training.examples import BodyCache, ExampleKey, ScanCache
 from fewview.training.processes import join
 from fewview.training.source import TrainingSource
+from fewview.training.stage_config import ExamplesConfig
 
 NUM_HELD_OUT = 4
 
@@ -88,6 +90,35 @@ def test_no_stage_keeps_the_cases_it_has_validated(
     train(tiny_config, held_out_store, tmp_path / "run")
     assert len(alive) == 2 * NUM_HELD_OUT  # stages 2 and 3; stage 1 needs no views
     assert max(alive) <= 1  # the one before, while the next is made
+
+
+def with_examples(source: TrainingSource, count: int, **settings: object) -> TrainingSource:
+    """The same with so many copies."""
+    return replace(source, training=ExamplesConfig(num_examples=count, **settings))
+
+
+def test_cases_that_are_in_no_stage_are_warned_of(source, caplog):
+    with_examples(source, 2).warn_of_unused()
+    assert caplog.records == []
+    with_examples(source, 1).warn_of_unused()
+    (record,) = caplog.records
+    assert re.match("num_examples is 1, but there are 2 cases .*: 1 of them", record.getMessage())
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 1), (1.0, 0)])
+def test_a_kind_without_a_share_is_left_out_on_purpose(share, count, source, caplog):
+    first, *others = source.store.cases
+    store = replace(source.store, cases=(replace(first, id="case_0000"), *others))
+    with_examples(replace(source, store=store), 1, phantom_share=share).warn_of_unused()
+    assert len(caplog.records) == count
+
+
+def test_a_run_warns_of_them_once(tiny_config, held_out_store, tmp_path, caplog):
+    text = tiny_config.read_text().replace("num_examples = 4", "num_examples = 1")
+    tiny_config.write_text(text.replace("batch_size = 2", "batch_size = 1"))
+    train(tiny_config, held_out_store, tmp_path / "run")
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("in no stage" in line for line in lines) == 1
 
 
 def test_a_copy_is_made_once_and_stays_what_it_was(source, monkeypatch):

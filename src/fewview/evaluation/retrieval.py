@@ -49,8 +49,9 @@ def own_truth_ranks(
         truths: Theirs, in the same order.
 
     Returns:
-        1 where the own truth is nearest. Another truth that is exactly as near counts as
-        nearer, so a case that stands twice among the truths cannot be told.
+        1 where the own truth is nearest. A truth that is not farther counts as nearer: one that
+        is exactly as near, so that a case that stands twice cannot be told, and all of them where
+        a prediction is no number.
 
     Raises:
         ValueError: If shapes differ or there are less than two cases.
@@ -68,7 +69,7 @@ def own_truth_ranks(
     for index, prediction in enumerate(predictions):
         differences = true - prediction.ravel()
         errors = np.square(differences, dtype=np.float64).mean(axis=1)
-        ranks[index] = (errors <= errors[index]).sum()  # its own counts once
+        ranks[index] = (~(errors > errors[index])).sum()  # its own counts once
     return ranks
 
 

@@ -31,8 +31,11 @@ SHOWN = (
 
 
 def own_ranks(similarity: Float[np.ndarray, "case case"]) -> Int[np.ndarray, " case"]:
-    """Rank of the own one among all by similarity, row by row; one as near counts as nearer."""
-    return (similarity >= np.diag(similarity)[:, None]).sum(axis=1)
+    """Rank of the own one among all by similarity, row by row.
+
+    What is not farther counts as nearer: ties, and similarities that are no number.
+    """
+    return (~(similarity < np.diag(similarity)[:, None])).sum(axis=1)
 
 
 def case_figures(cts: Rows, aligned: Rows, fresh: Rows, *, num_positions: int) -> Figures:

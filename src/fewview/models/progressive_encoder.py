@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fewview.models.codebook import Codebook
 from fewview.models.layers import ResidualBlock, SelfAttention, downsample, group_norm
 from fewview.models.lifting import RayGrid
-from fewview.models.replication import planes_along_rays
+from fewview.models.replication import mean_along_axes, planes_along_rays
 from fewview.models.view_encoder import ViewEncoding
 from fewview.models.vq_autoencoder import Doubled
 
@@ -196,12 +196,7 @@ class ProgressiveEncoder(nn.Module):
         if slices.shape[2] != self.depth:
             slices = slices.expand(-1, -1, self.depth, -1, -1)
         lifted = self.mixing(slices).unflatten(0, (batch, view))
-        volumes = []
-        for index, (axis, backward) in enumerate(axes):
-            volume = lifted[:, index]
-            volume = volume.flip(2) if backward else volume
-            volumes.append(volume.movedim(2, 2 + axis))
-        return sum(volumes[1:], start=volumes[0]) / view
+        return mean_along_axes(lifted, axes)
 
     def forward(
         self,

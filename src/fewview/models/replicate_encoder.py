@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewview.models.layers import group_norm
 from fewview.models.lifting import RayGrid
-from fewview.models.replication import planes_along_rays
+from fewview.models.replication import mean_along_axes, planes_along_rays
 from fewview.models.view_encoder import ViewEncoding
 
 
@@ -167,12 +167,7 @@ class ReplicateEncoder(nn.Module):
         planes, axes = planes_along_rays(images[:, :, :1], rays)
         batch, view = planes.shape[:2]
         lifted = self.lift(planes.flatten(0, 1)).unflatten(0, (batch, view))
-        volumes = []
-        for index, (axis, backward) in enumerate(axes):
-            volume = lifted[:, index]
-            volume = volume.flip(2) if backward else volume
-            volumes.append(volume.movedim(2, 2 + axis))
-        return sum(volumes[1:], start=volumes[0]) / view
+        return mean_along_axes(lifted, axes)
 
     def forward(
         self,

@@ -25,6 +25,7 @@ from fewview.training.contrast import (
 from fewview.training.examples import generator_of
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.memory import explained
 from fewview.training.source import TrainingSource
 from fewview.training.system_config import AlignmentStage
 from fewview.training.views import usual_view_count
@@ -174,8 +175,10 @@ def train_alignment(
     codebook = view_encoder.codebook
     seed = source.training.seed
     contrast = new_contrast(config, networks.projector, latents.mean.shape[-1], seed)
-    true = true_latents(networks, source)
-    watch = Watch(config.warmup_steps + config.num_steps // 10)
+    with explained(None, "alignment", source.processes):
+        true = true_latents(networks, source)
+    first_judged = config.warmup_steps + config.num_steps // 10
+    watch = Watch(first_judged, tells=source.processes.first)
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size + config.num_negatives, len(latents.keys), 20, step)
@@ -264,12 +267,12 @@ def matched_figures(
     """Of each held-out case the cosine, and whether its CT is the nearest to its views.
 
     The nearest is sought among the cases given: with several processes, among each one's share,
-    which may be empty.
+    which may be empty. What is not farther counts as nearer: ties, and cosines that are no number.
     """
     nearest: list[float] = []
     if len(aligned) > 1:
         cosines = flat_unit(torch.cat(aligned)) @ flat_unit(latent).T
-        own = torch.arange(len(aligned), device=cosines.device)
-        nearest = (cosines.argmax(dim=1) == own).float().tolist()
+        ranks = (~(cosines < cosines.diag()[:, None])).sum(dim=1)  # its own counts once
+        nearest = (ranks == 1).float().tolist()
     pairs = zip(aligned, latent.split(1), strict=True) if aligned else ()
     return {"val_alignment": [matched_cosine(*pair) for pair in pairs], "val_top1": nearest}

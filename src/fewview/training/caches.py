@@ -1,9 +1,11 @@
 """Results for all augmented copies, computed once and kept in the run's folder.
 
 Each process computes its share. What is done is written part by part, so that a run that was
-killed goes on with what is missing.
+killed goes on with what is missing. A file says of which copies and by which weights it is: after
+a stage was trained again, results of its old networks are not taken.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -12,11 +14,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Shaped
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewview.data.files import replacing_file
 from fewview.training.checkpoint import read_checkpoint
 from fewview.training.examples import ExampleKey
+from fewview.training.memory import explained
 from fewview.training.processes import Processes
 
 NUM_PARTS = 10
@@ -33,42 +36,59 @@ def cached(
     work: Callable[[int], Shaped[Tensor, "1 *shape"]],
     processes: Processes,
     tell: Tell,
+    *,
+    made_by: str,
 ) -> Shaped[Tensor, "copy *shape"]:
     """The results of `work` for every copy, on the CPU, as far as possible read from a file.
 
     Args:
-        path: The file; one of other copies is replaced.
+        path: The file; one of other copies or by other weights is replaced.
         keys: Of the copies.
         work: The same function in every process; takes the index of a copy.
         processes: The group.
         tell: Called by the first process after each of its results, with all that are done.
+        made_by: `weights_digest` of the networks in `work`.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, a copy cannot be made, or memory runs out.
     """
     count = len(keys)
-    named = json.dumps([[key.case, key.seed] for key in keys])
+    named = {
+        "keys": json.dumps([[key.case, key.seed] for key in keys]),
+        "made_by": processes.of_first(made_by),  # machines may round differently
+    }
     found = _read(path, named)
     done = 0 if found is None else len(found)
     size = processes.count * math.ceil(count / (NUM_PARTS * processes.count))
     while done < count:
         some = range(done, min(done + size, count))
-        fresh = _in_shares(some, count, work, processes, tell)
+        with explained(None, path.stem, processes):
+            fresh = _in_shares(some, count, work, processes, tell)
         found = fresh if found is None else torch.cat([found, fresh])
         done = some.stop
         if processes.first:
             with replacing_file(path) as writing:
-                save_file({"results": found}, writing, {"keys": named})
+                save_file({"results": found}, writing, named)
     assert found is not None, "a run has copies"
     return found
 
 
-def _read(path: Path, named: str) -> Tensor | None:
-    """The results in a file of these copies, which may be the first ones only."""
+def weights_digest(*networks: nn.Module) -> str:
+    """SHA-256 of the weights of some networks."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, value in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, named: dict[str, str]) -> Tensor | None:
+    """The results in a file so named, which may be those of the first copies only."""
     if not path.exists():
         return None
     tensors, metadata = read_checkpoint(path)
-    return tensors.get("results") if metadata.get("keys") == named else None
+    return tensors.get("results") if metadata == named else None
 
 
 def _in_shares(

@@ -25,6 +25,9 @@ tenth of the CTs' differences. Ours: of 8 held-out phantoms the bundled view enc
 NUM_STEPS = 20
 """Steps whose mean decides; a batch of two alone says little."""
 
+NUM_KEPT = 2
+"""Cases told apart where each comes alone: the last two, since the encoder moves meanwhile."""
+
 
 def matched_cosine(aligned: Latent, latent: Latent) -> float:
     """Mean cosine of matched latent vectors: 1 where views say all that the latent says.
@@ -60,26 +63,46 @@ def effective_rank(latent: Float[Tensor, "batch latent depth height width"]) -> 
     return torch.special.entr(shares).sum().exp().item()
 
 
-class Watch:
-    """Follows a stage's batches and warns once when the views have collapsed."""
+Steps = deque[tuple[int, list[float]]]
+"""The last steps, each with a value of every turn."""
 
-    def __init__(self, first_step: int) -> None:
-        """Judge from `first_step` on: a fresh encoder has learned no differences yet."""
+
+class Watch:
+    """Follows a stage's turns (micro-batches) and warns once when the views have collapsed."""
+
+    def __init__(self, first_step: int, *, tells: bool = True) -> None:
+        """Judge from `first_step` on: a fresh encoder has learned no differences yet.
+
+        Args:
+            first_step: The first step of which a warning may be.
+            tells: Whether this process is the one that warns; all have the same figures.
+        """
         self.first_step = first_step
+        self.tells = tells
         self.has_warned = False
-        self._spreads: deque[float] = deque(maxlen=NUM_STEPS)
-        self._ranks: deque[float] = deque(maxlen=NUM_STEPS)
+        self._spreads: Steps = deque(maxlen=NUM_STEPS)
+        self._ranks: Steps = deque(maxlen=NUM_STEPS)
+        self._kept: deque[tuple[Latent, Latent]] = deque(maxlen=NUM_KEPT)
 
     @torch.no_grad()
     def see(self, step: int, aligned: Latent, latent: Latent) -> dict[str, float]:
-        """Figures of one batch: `alignment`, `spread` (of the CTs' is 1), `effective_rank`."""
+        """Figures of one turn: `alignment`, `spread` (of the CTs' is 1), `effective_rank`.
+
+        Where a turn has one case, the spread is that of the last two. Nothing is said of latents
+        that are not finite: the loop does, of the loss.
+        """
+        if not (aligned.isfinite().all() and latent.isfinite().all()):
+            return {}
         rank, rank_of_cts = effective_rank(aligned), effective_rank(latent)
         figures = {"alignment": matched_cosine(aligned, latent), "effective_rank": rank}
         if rank_of_cts > 1.0:
-            self._ranks.append((rank - 1.0) / (rank_of_cts - 1.0))
+            _note(self._ranks, step, (rank - 1.0) / (rank_of_cts - 1.0))
+        if len(aligned) < 2:
+            self._kept.append((aligned, latent))
+            aligned, latent = (torch.cat(some) for some in zip(*self._kept, strict=True))
         if (spread_of_cts := spread(latent)) > 0.0:
             figures["spread"] = spread(aligned) / spread_of_cts
-            self._spreads.append(figures["spread"])
+            _note(self._spreads, step, figures["spread"])
         if step >= self.first_step:
             self._warn(step)
         return figures
@@ -90,12 +113,21 @@ class Watch:
             (self._spreads, "the views of different patients are encoded alike"),
             (self._ranks, "the encoded views lie along one direction"),
         ):
-            collapsed = len(shares) == NUM_STEPS and sum(shares) / NUM_STEPS < COLLAPSED_SHARE
+            values = [value for _, of_step in shares for value in of_step]
+            collapsed = len(shares) == NUM_STEPS and sum(values) / len(values) < COLLAPSED_SHARE
             if collapsed and not self.has_warned:
                 self.has_warned = True
-                log.warning(
-                    "alignment: the representation has collapsed at step %d: %s; raise "
-                    "contrast_weight or lower learning_rate",
-                    step,
-                    meaning,
-                )
+                if self.tells:
+                    log.warning(
+                        "alignment: the representation has collapsed at step %d: %s; raise "
+                        "contrast_weight or lower learning_rate",
+                        step,
+                        meaning,
+                    )
+
+
+def _note(shares: Steps, step: int, value: float) -> None:
+    """Add the value of one more turn of a step."""
+    if not shares or shares[-1][0] != step:
+        shares.append((step, []))
+    shares[-1][1].append(value)

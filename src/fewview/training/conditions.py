@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewview.sampling import EncodedViews, condition_of
 from fewview.system import Networks, SystemConfig
-from fewview.training.caches import cached
+from fewview.training.caches import cached, weights_digest
 from fewview.training.latents import Latents
 from fewview.training.loop import Report
 from fewview.training.source import TrainingSource
@@ -42,7 +42,7 @@ def cached_conditions(
     source: TrainingSource,
     report: Report,
 ) -> Conditions:
-    """Read the conditions of the run, or draw each copy's views, encode them and keep that."""
+    """Read the conditions by these networks, or draw each copy's views, encode and keep them."""
 
     def encoded(index: int) -> Tensor:
         views = source.views([source.body(latents.keys[index])], range(1), 35, index)
@@ -50,6 +50,13 @@ def cached_conditions(
             found = condition_of(system, networks, views.images, views.rays)
         return torch.cat([found.condition, found.coarse], dim=1).half()
 
-    both = cached(path, latents.keys, encoded, source.processes, partial(report, "conditions"))
+    both = cached(
+        path,
+        latents.keys,
+        encoded,
+        source.processes,
+        partial(report, "conditions"),
+        made_by=weights_digest(networks.view_encoder, networks.autoencoder),
+    )
     num_latent = latents.mean.shape[1]
     return Conditions(both[:, :-num_latent], both[:, -num_latent:])

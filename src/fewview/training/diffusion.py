@@ -19,6 +19,7 @@ from fewview.training.conditions import cached_conditions
 from fewview.training.examples import generator_of, uniform
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
+from fewview.training.memory import explained
 from fewview.training.source import TrainingSource
 from fewview.training.system_config import AlignmentStage, DiffusionStage
 from fewview.training.views import usual_view_count
@@ -48,8 +49,11 @@ def train_diffusion(
     if config.fixed_views:
         path = out / "conditions.safetensors"
         fixed = cached_conditions(path, system, networks, latents, source, report)
-    scale = measured_scale(system, networks, latents, source)
-    networks.latent_scale = source.processes.of_first(scale)  # machines may round differently
+    scale = 1.0
+    if source.processes.first:  # machines may round differently
+        with explained(None, "diffusion", source.processes):
+            scale = measured_scale(system, networks, latents, source)
+    networks.latent_scale = source.processes.of_first(scale)
 
     def encoded_views(chosen: list[int], places: range, step: int) -> EncodedViews:
         if fixed is not None:
@@ -128,10 +132,17 @@ def parts_to_learn(
         parts["detail_head"] = encoder.detail_head.requires_grad_(True)
     taught = alignment.contrasts or system.estimate_is_of_condition
     if not taught and system.condition != "coarse":
-        # Without its group norm: torch 2.13 crashes on a CPU in the gradient of a group norm in
-        # channels-last memory whose input needs none.
-        parts["condition_head"] = encoder.condition_head[-1].requires_grad_(True)
+        parts["condition_head"] = without_first_norm(encoder.condition_head).requires_grad_(True)
     return parts
+
+
+def without_first_norm(head: nn.Sequential) -> nn.Module:
+    """What of a head learns: its last layer where it begins with a group norm, else all of it.
+
+    torch 2.13 crashes on a CPU in the gradient of a group norm in channels-last memory whose input
+    needs none.
+    """
+    return head[-1] if isinstance(head[0], nn.GroupNorm) else head
 
 
 def left_out(config: DiffusionStage, seed: int, step: int, places: range) -> Bool[Tensor, " place"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewview.system import AnyAutoencoder
-from fewview.training.caches import cached
+from fewview.training.caches import cached, weights_digest
 from fewview.training.examples import ExampleKey
 from fewview.training.loop import Report
 from fewview.training.source import TrainingSource
@@ -30,11 +30,19 @@ class Latents:
 def cached_latents(
     path: Path, autoencoder: AnyAutoencoder, source: TrainingSource, report: Report
 ) -> Latents:
-    """Read the latents of the run, or compute what is missing of them, and keep them."""
+    """Read the latents of this autoencoder, or compute what is missing of them, and keep them."""
     keys = source.keys()
 
     def encoded(index: int) -> Tensor:
         with source.autocast():
             return autoencoder.encode(source.target(source.body(keys[index]))).mean.half()
 
-    return Latents(keys, cached(path, keys, encoded, source.processes, partial(report, "latents")))
+    found = cached(
+        path,
+        keys,
+        encoded,
+        source.processes,
+        partial(report, "latents"),
+        made_by=weights_digest(autoencoder),
+    )
+    return Latents(keys, found)

@@ -2,7 +2,9 @@
 
 The loss of step k depends on the weights, on k and on the places of the batch alone (random numbers
 come from generators seeded by step and place), so a run that was killed and resumed equals one that
-was not, and several processes or micro-batches do what one does.
+was not, and several processes do what one does. So do several micro-batches where the loss is a
+mean over examples. Where examples are compared with each other (the contrast of stage 2), each is
+compared with those of its micro-batch; docs/training.md says what that changes.
 """
 
 import contextlib
@@ -90,7 +92,8 @@ def fit(stage: Stage, out: Path, processes: Processes, *, report: Report) -> Non
     checkpoint; the first one alone writes and reports.
 
     Raises:
-        ValueError: If the batch cannot be divided or does not fit, or the loss is not finite.
+        ValueError: If the batch cannot be divided or does not fit, the checkpoint is not of this
+            stage, or the loss is not finite.
     """
     config, module = stage.config, stage.module
     places = shares(config, stage.name, processes)
@@ -100,6 +103,11 @@ def fit(stage: Stage, out: Path, processes: Processes, *, report: Report) -> Non
     averages, step = Averages(module, config.ema_decay), 0
     if checkpoint.exists():
         tensors, metadata = read_checkpoint(checkpoint)
+        if not {f"module.{name}" for name in module.state_dict()} <= tensors.keys():
+            raise ValueError(
+                f"{checkpoint}: has not all that this version of fewview trains in this stage; "
+                "delete it to train the stage again"
+            )
         averages.values = restore(tensors, module=module, optimizer=optimizer)
         step = int(metadata["step"])
     tell = partial(_tell, stage, out, report) if processes.first else _nothing
@@ -127,7 +135,7 @@ def fit(stage: Stage, out: Path, processes: Processes, *, report: Report) -> Non
             timed = {"loss": loss, "grad_norm": norm.item(), "seconds": seconds, **figures}
             tell(step, timed, f"loss {loss:.4f}")
         if step % config.validate_every == 0 or step == config.num_steps:
-            with explained(config, stage.name, processes):
+            with explained(None, stage.name, processes):
                 figures = _validated(stage, averages, processes)
             tell(step, figures, ", ".join(f"{name} {figures[name]:.3f}" for name in figures))
         if processes.first and (step % config.save_every == 0 or step == config.num_steps):
@@ -151,17 +159,17 @@ def gradients(stage: Stage, step: int, places: Sequence[range]) -> dict[str, flo
         places: The places of each micro-batch, as many in each.
 
     Returns:
-        The loss and the stage's figures, means over the micro-batches.
+        The loss and the stage's figures, means over the micro-batches that have them.
     """
     stage.module.zero_grad(set_to_none=True)
-    means: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     with recomputing(stage.module) if stage.config.checkpointing else contextlib.nullcontext():
         for some in places:
             loss, figures = stage.step_loss(step, some)
             (loss / len(places)).backward()
             for name, value in {"loss": loss.item(), **figures}.items():
-                means[name] = means.get(name, 0.0) + value / len(places)
-    return means
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 @torch.no_grad()

@@ -18,24 +18,32 @@ from fewview.training.stage_config import StageConfig
 RECOMPUTED = (ResidualBlock, SelfAttention, CrossAttention, PlainBlock, PlaneBlock, DenseBlock)
 """Blocks whose inner activations can be computed again in the backward pass."""
 
+ONEDNN_WORDS = ("could not create a primitive", "could not execute a primitive")
+"""All that oneDNN (torch 2.13, CPU) says when it gets no memory; with more words it is a defect."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    text = str(error).strip()
     words = ("allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    said = text in ONEDNN_WORDS or any(word in text for word in words)
+    return isinstance(error, RuntimeError) and said
 
 
-def does_not_fit(config: StageConfig, name: str, processes: Processes) -> str:
-    """One line for a batch that does not fit, with what to change."""
-    at_once = config.batch_size // (processes.count * config.accumulate)
+def does_not_fit(config: StageConfig | None, name: str, processes: Processes) -> str:
+    """One line for a batch, or with no stage for one case, that does not fit: what to change."""
     who = f" on process {processes.rank}" if processes.count > 1 else ""
+    smaller = "a smaller system.grid or smaller networks"
+    if config is None:
+        return f"{name}: not enough memory{who} for one case at a time; what helps: {smaller}"
+    at_once = config.batch_size // (processes.count * config.accumulate)
     changes = ["checkpointing = true"] if not config.checkpointing else []
     if at_once > 1:
         changes += ["a larger accumulate", "more processes (--devices)", "a smaller batch_size"]
     else:
-        changes += ["a smaller system.grid or smaller networks"]
+        changes += [smaller]
     return (
         f"{name}: not enough memory{who} for a global batch of {config.batch_size}, "
         f"{at_once} at once in each process; what helps: {', '.join(changes)}"
@@ -43,8 +51,15 @@ def does_not_fit(config: StageConfig, name: str, processes: Processes) -> str:
 
 
 @contextlib.contextmanager
-def explained(config: StageConfig, name: str, processes: Processes) -> Iterator[None]:
-    """Make what can go wrong in a step one line: lack of memory, a lost process, a bad file.
+def explained(config: StageConfig | None, name: str, processes: Processes) -> Iterator[None]:
+    """Make what can go wrong in a process's own work one line, which that process tells.
+
+    That is lack of memory, a lost process, a bad file.
+
+    Args:
+        config: The stage whose batch is computed; None for work on one case after the other.
+        name: Of the stage or the work, for the line.
+        processes: The group.
 
     Raises:
         OneProcessFailed: If memory ran out or an example could not be read.

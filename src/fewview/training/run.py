@@ -90,6 +90,7 @@ def train(  # noqa: PLR0913 - one for each flag of the command
     for module in networks.modules().values():
         channels_last(module)
     source = TrainingSource(config.system, config.training, opened, ScanCache(opened), processes)
+    source.warn_of_unused()
     _run(config, networks, source, pictures, out, stage, report)
     if stage in (None, stages[-1]) and processes.first:
         if isinstance(config, RunConfig) and isinstance(networks, Networks):

@@ -1,6 +1,7 @@
 """Where a run's examples come from: the train split, augmented; the val split, as it is."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ from fewview.training.views import (
     view_batch,
 )
 from fewview.transfer.style import StyleConfig
+
+log = logging.getLogger("fewview.training")
 
 SMALLEST_BFLOAT16 = 32
 """Voxels along an axis. The deepest features of smaller grids are smaller than a kernel, and there
@@ -78,6 +81,23 @@ class TrainingSource:
             pool = (phantoms or scans) if from_phantoms else (scans or phantoms)
             keys.append(ExampleKey(pool[index % len(pool)].id, index))
         return keys
+
+    def warn_of_unused(self) -> None:
+        """Say if there are fewer copies than cases to copy: some are then in no stage."""
+        count, share = self.training.num_examples, self.training.phantom_share
+        every = self.store.of_split("train")
+        # A kind with no share is left out on purpose, but for the only one that there is.
+        cases = [case for case in every if (share > 0.0 if is_phantom(case) else share < 1.0)]
+        cases = cases or every
+        if self.processes.first and count < len(cases):
+            used = {key.case for key in self.keys()}
+            log.warning(
+                "num_examples is %d, but there are %d cases to train on: %d of them are in no "
+                "stage; raise num_examples",
+                count,
+                len(cases),
+                len(cases) - len(used),
+            )
 
     def body(self, key: ExampleKey) -> Body:
         """The augmented body of a copy."""

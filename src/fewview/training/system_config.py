@@ -130,7 +130,7 @@ class AlignmentStage(StageConfig):
 
     local_negatives: Literal["positions", "cases", "both"] = "both"
     """What a position is told apart from: other positions of its case, the same position of other
-    cases of the batch, or both."""
+    cases of the turn (micro-batch), or both."""
 
     num_negatives: int = 16
     """Cached latents of other copies that each set of views is also told apart from."""
@@ -180,8 +180,12 @@ class AlignmentStage(StageConfig):
             )
         if self.local_weight and self.local_positions < 2:
             raise ValueError(f"local_positions must be 2 or more, got {self.local_positions}")
-        if self.local_weight and self.local_negatives == "cases" and self.batch_size < 2:
-            raise ValueError('local_negatives = "cases" needs a batch_size of 2 or more')
+        in_turn = self.batch_size // self.accumulate
+        if self.local_weight and self.local_negatives == "cases" and in_turn < 2:
+            raise ValueError(
+                'local_negatives = "cases" needs a batch_size of 2 or more in each of the turns '
+                f"(accumulate), got {self.batch_size} in {self.accumulate}"
+            )
 
     @property
     def reconstructs(self) -> bool:
