@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 
 from fewview.training.config import load_run
 from fewview.training.processes import OneProcessFailed
@@ -37,7 +38,9 @@ def options(tiny_config, tiny_store) -> argparse.Namespace:
         text = text.replace(f"[training.{stage}]\n", f"[training.{stage}]\n{setting}\n")
     tiny_config.write_text(text)
     words = {"config": tiny_config, "data": tiny_store, "device": "cpu", "steps": 2}
-    return argparse.Namespace(**words, threads=1, memory_gb=3.0, stage="diffusion")
+    # As many threads as there are: the number would stay, and other tests compare bit by bit.
+    threads = torch.get_num_threads()
+    return argparse.Namespace(**words, threads=threads, memory_gb=3.0, stage="diffusion")
 
 
 def calls_of(name: str, benchmark, options) -> int:

@@ -272,7 +272,7 @@ def test_a_worker_that_dies_costs_one_result_and_the_next_call_makes_it(tmp_path
     config = replace(cheap(), phantoms=PhantomCases(count=4, size=32))
     plan = run_experiment(config, tmp_path, sources=Sources(), workers=2, progress=kill_one)
     assert [DIED in one["reason"] for one in plan.failed] == [True]
-    assert len(scores_in(tmp_path)) == 7
+    assert len(scores_in(tmp_path)) >= 7  # one lost, or killed just after it was written
     again = run_experiment(config, tmp_path, sources=Sources())
     assert again.failed == []
     assert len(scores_in(tmp_path)) == 8
