@@ -3,7 +3,6 @@
 The ceiling of an autoencoder is reported wherever it decodes a method's volumes, named or not.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from fewview.experiment.methods import (
     model_of,
 )
 from fewview.experiment.prediction import is_decoded, loaded
+from fewview.models.digest import weights_digest
 
 
 def ceiling(method: Ceiling, truth: Volume, grid: Grid, *, seed: int, device: str) -> Volume:
@@ -89,13 +89,10 @@ def _autoencoders(method: Method, seeds: Sequence[int]) -> dict[str, str]:
 
 
 def _fingerprint(bundle: Bundle) -> str:
-    """SHA-256 of what an autoencoder makes of a volume: its grid, its sizes and its weights."""
+    """What decides what an autoencoder makes of a volume: grid, sizes and weights."""
     config = bundle.config
-    digest = hashlib.sha256(repr((config.grid, config.autoencoder)).encode())
-    for name, value in sorted(bundle.networks.autoencoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    sizes = repr((config.grid, config.autoencoder))
+    return f"{sizes} {weights_digest(bundle.networks.autoencoder)}"
 
 
 def _free_name(name: str, config: ExperimentConfig) -> str:

@@ -5,7 +5,6 @@ killed goes on with what is missing. A file says of which copies and by which we
 a stage was trained again, results of its old networks are not taken.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Shaped
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewview.data.files import replacing_file
 from fewview.training.checkpoint import read_checkpoint
@@ -71,16 +70,6 @@ def cached(
                 save_file({"results": found}, writing, named)
     assert found is not None, "a run has copies"
     return found
-
-
-def weights_digest(*networks: nn.Module) -> str:
-    """SHA-256 of the weights of some networks."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for name, value in sorted(network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path, named: dict[str, str]) -> Tensor | None:

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float16
 from torch import Tensor
 
+from fewview.models.digest import weights_digest
 from fewview.sampling import EncodedViews, condition_of
 from fewview.system import Networks, SystemConfig
-from fewview.training.caches import cached, weights_digest
+from fewview.training.caches import cached
 from fewview.training.latents import Latents
 from fewview.training.loop import Report
 from fewview.training.source import TrainingSource

@@ -7,8 +7,9 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from fewview.models.digest import weights_digest
 from fewview.system import AnyAutoencoder
-from fewview.training.caches import cached, weights_digest
+from fewview.training.caches import cached
 from fewview.training.examples import ExampleKey
 from fewview.training.loop import Report
 from fewview.training.source import TrainingSource

@@ -1,9 +1,8 @@
 """Starting from the weights of another model, so that what it knows need not be learned again."""
 
-import hashlib
-
 import torch
 
+from fewview.models.digest import weights_digest
 from fewview.regressor import Regressor
 from fewview.system import Networks
 from fewview.transfer.style import StyleNetworks
@@ -42,10 +41,5 @@ def start_from(networks: AnyNetworks, start: AnyNetworks) -> dict[str, tuple[int
 
 
 def fingerprint(networks: AnyNetworks) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of all weights."""
-    digest = hashlib.sha256()
-    for name, module in sorted(networks.modules().items()):
-        for key, value in sorted(module.state_dict().items()):
-            digest.update(f"{name}.{key}".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """The first 16 digits of the digest of all weights."""
+    return weights_digest(*(one for _, one in sorted(networks.modules().items())))[:16]
