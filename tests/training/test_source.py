@@ -150,6 +150,16 @@ def test_copies_beyond_the_memory_given_are_made_anew(source, monkeypatch):
     assert len(made) == 3  # the first is kept, the second does not fit
 
 
+def test_a_kept_part_of_a_scan_does_not_keep_all_of_it(source):
+    whole = source.body(source.keys()[0])
+    part = replace(whole, hu=whole.hu[2:4])
+    bodies, key = BodyCache(), ExampleKey("case", 0)
+    assert torch.equal(bodies.get(key, lambda: part).hu, part.hu)
+    kept = bodies.get(key, lambda: pytest.fail("made again")).hu
+    assert torch.equal(kept, part.hu)
+    assert kept.untyped_storage().nbytes() == part.hu.numel() * part.hu.element_size()
+
+
 def test_a_body_that_is_no_copy_of_the_run_is_not_kept(source, monkeypatch):
     made, augment = [], source_module.augment
     monkeypatch.setattr(
