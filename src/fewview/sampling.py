@@ -30,6 +30,7 @@ def condition_of(
     rays: RayGrid,
     *,
     for_head: bool = False,
+    with_estimate: bool = False,
 ) -> EncodedViews:
     """Encode views: the aligned condition, the latent of the CT estimate, or one beside the other.
 
@@ -43,9 +44,10 @@ def condition_of(
         images: Normalized views and their kind.
         rays: Where the voxels of the model grid project.
         for_head: Whether the estimate is wanted for itself, as the deterministic head.
+        with_estimate: Whether the estimate is wanted, but not coded as a head may have it.
     """
     detailed = system.view_encoder.detail_channels > 0
-    needed = system.stands_on_estimate or detailed or for_head
+    needed = system.stands_on_estimate or detailed or for_head or with_estimate
     encoding = networks.view_encoder(images, rays, with_estimate=needed)
     coded = for_head and system.head == "coded"
     if not system.stands_on_estimate and not coded:

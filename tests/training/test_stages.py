@@ -1,6 +1,9 @@
 """Which stages a system has, and what stage 3 trains."""
 
+import json
+
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from fewview.bundle import load_bundle
@@ -67,3 +70,56 @@ def test_stage_three_learns_the_detail_and_nothing_else_of_the_views(
         and (value.float() - before[f"average.{name}"].half().float()).abs().max() != 0
     }
     assert moved == {"view_encoder.detail_head.weight", "view_encoder.detail_head.bias"}
+
+
+def learning_on(tiny_config, more: str):
+    """The tiny config with these lines in stage 3."""
+    text = tiny_config.read_text()
+    tiny_config.write_text(text.replace("[training.diffusion]\n", f"[training.diffusion]\n{more}"))
+    return tiny_config
+
+
+def moved_parts(run) -> set[str]:
+    """Parts of the view encoder that stage 3 has changed."""
+    before = load_file(run / "alignment.safetensors")
+    after = load_file(run / "diffusion.safetensors")
+    return {
+        name.split(".")[2]
+        for name, value in after.items()
+        if name.startswith("average.view_encoder.") and not torch.equal(value, before[name])
+    }
+
+
+def test_a_view_encoder_that_learns_on_keeps_its_estimate_by_its_own_error(
+    tiny_config, tiny_store, tmp_path
+):
+    learning_on(tiny_config, "learns_views = true\nreconstruction_weight = 1.0\n")
+    train(tiny_config, tiny_store, tmp_path / "run")
+    moved = moved_parts(tmp_path / "run")
+    assert {"images", "condition_head"} <= moved
+    # Of the output nothing but the estimate's own error tells anything.
+    assert "estimate_head" in moved
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    told = [entry for entry in map(json.loads, lines) if entry["stage"] == "diffusion"]
+    assert any("val_estimate_db" in entry for entry in told)
+    (last,) = [entry for entry in told if "voxel" in entry][-1:]
+    assert last["loss"] == pytest.approx(last["denoising"] + last["voxel"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("learns_views = true\n", "forgets it"),
+        ("reconstruction_weight = 1.0\n", "learns_views = true"),
+        ("learns_views = true\nreconstruction_weight = -1.0\n", "0 or more"),
+        ("learns_views = true\nreconstruction_weight = 1.0\nfixed_views = true\n", "fixed_views"),
+    ],
+)
+def test_a_view_encoder_learns_on_only_where_that_makes_sense(tiny_config, more, message):
+    with pytest.raises(ValueError, match=message):
+        load_run(learning_on(tiny_config, more))
+
+
+def test_without_stage_two_nothing_learns_on(plain_config):
+    with pytest.raises(ValueError, match="leave learns_views out"):
+        load_run(learning_on(plain_config, "learns_views = true\n"))

@@ -235,7 +235,8 @@ def test_a_condition_that_the_estimate_is_decoded_from_needs_no_more_learning(xc
     from fewview.system import build_networks
 
     run = load_run(xctdiff)
-    learned = parts_to_learn(run.system, build_networks(run.system), run.training.alignment)
+    training, networks = run.training, build_networks(run.system)
+    learned = parts_to_learn(training.diffusion, run.system, networks, training.alignment)
     assert list(learned) == ["denoiser"]
 
 

@@ -54,6 +54,7 @@ class RunConfig:
                 "sampler.guidance other than 1 needs training.diffusion.condition_dropout: the "
                 "denoiser must learn to do without condition"
             )
+        self._check_learning_on()
         if alignment is not None and alignment.levels > 1:
             size = self.system.grid.size // self.system.autoencoder.reduction
             if size % 2 ** (alignment.levels - 1) or size < 2**alignment.levels:
@@ -66,6 +67,7 @@ class RunConfig:
         )
         learned = (
             alignment is None
+            or self.training.diffusion.learns_views
             or self.system.view_encoder.detail_channels > 0
             or (not taught and self.system.condition != "coarse")
         )
@@ -73,7 +75,28 @@ class RunConfig:
             raise ValueError(
                 "fixed_views needs a view encoder that stage 3 leaves as it is: give "
                 "[training.alignment] with a contrast, or a view encoder whose estimate is decoded "
-                "from the condition, and view_encoder.detail_channels = 0"
+                "from the condition, view_encoder.detail_channels = 0 and learns_views = false"
+            )
+
+    def _check_learning_on(self) -> None:
+        """Refuse a view encoder that would learn on for nothing, or forget its estimate."""
+        diffusion = self.training.diffusion
+        if diffusion.learns_views and self.training.alignment is None:
+            raise ValueError(
+                "without [training.alignment] the view encoder learns in the diffusion stage "
+                "anyway: leave learns_views out"
+            )
+        if diffusion.reconstruction_weight and not (
+            diffusion.learns_views and self.system.estimate
+        ):
+            raise ValueError(
+                "diffusion.reconstruction_weight needs a view encoder that learns on "
+                "(learns_views = true) and has an estimate (system.estimate = true)"
+            )
+        if diffusion.learns_views and self.system.estimate and not diffusion.reconstruction_weight:
+            raise ValueError(
+                "a view encoder that learns on without its estimate forgets it: give "
+                "diffusion.reconstruction_weight as well"
             )
 
 

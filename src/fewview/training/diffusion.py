@@ -15,8 +15,9 @@ from fewview.diffusion.loss import (
 from fewview.diffusion.noise import Schedule
 from fewview.sampling import EncodedViews, condition_of, sample_latents
 from fewview.system import Networks, SystemConfig
+from fewview.training.alignment import voxel_error
 from fewview.training.conditions import cached_conditions
-from fewview.training.examples import generator_of, uniform
+from fewview.training.examples import Body, generator_of, uniform
 from fewview.training.latents import Latents
 from fewview.training.loop import Report, Stage, fit, psnr_db
 from fewview.training.memory import explained
@@ -33,18 +34,19 @@ def train_diffusion(
     config: DiffusionStage,
     system: SystemConfig,
     networks: Networks,
-    learned: dict[str, nn.Module],
+    alignment: AlignmentStage | None,
     latents: Latents,
     source: TrainingSource,
     out: Path,
     *,
     report: Report,
 ) -> None:
-    """Fit the denoiser and what else is `learned`, such as `parts_to_learn` names it.
+    """Fit the denoiser and what else `parts_to_learn` names after this stage 2.
 
     The scale of what the denoiser samples is measured first and kept in `networks`.
     """
     schedule = Schedule(system.noise)
+    reconstructs = alignment is not None and config.reconstruction_weight > 0.0
     fixed = None
     if config.fixed_views:
         path = out / "conditions.safetensors"
@@ -55,20 +57,23 @@ def train_diffusion(
             scale = measured_scale(system, networks, latents, source)
     networks.latent_scale = source.processes.of_first(scale)
 
-    def encoded_views(chosen: list[int], places: range, step: int) -> EncodedViews:
-        if fixed is not None:
-            return fixed.of(chosen, source.device)
-        bodies = [source.body(latents.keys[index]) for index in chosen]
+    def encoded_views(bodies: list[Body], places: range, step: int) -> EncodedViews:
         views = source.views(bodies, places, 31, step)
         with source.autocast():
-            return condition_of(system, networks, views.images, views.rays)
+            return condition_of(
+                system, networks, views.images, views.rays, with_estimate=reconstructs
+            )
 
     def step_loss(step: int, places: range) -> tuple[Tensor, dict[str, float]]:
         drawn = source.draw(config.batch_size, len(latents.keys), 30, step)
         chosen = [drawn[place] for place in places]
         latent = latents.mean[chosen].float().to(source.device)
-        encoded = encoded_views(chosen, places, step)
-        clean = latent - encoded.coarse if system.diffusion_target == "residual" else latent
+        bodies = [] if fixed else [source.body(latents.keys[index]) for index in chosen]
+        encoded = fixed.of(chosen, source.device) if fixed else encoded_views(bodies, places, step)
+        # What the denoiser aims at is no way for the view encoder to make its work easier.
+        clean = (
+            latent - encoded.coarse.detach() if system.diffusion_target == "residual" else latent
+        )
         told = encoded.condition
         if config.condition_dropout > 0.0:
             without = left_out(config, source.training.seed, step, places)
@@ -90,25 +95,34 @@ def train_diffusion(
                 noise=noise,
                 error=config.error,
             )
-        return loss, {}
+        if alignment is None or not reconstructs:
+            return loss, {}
+        target = torch.cat([source.target(body) for body in bodies])
+        voxel = voxel_error(alignment, encoded.estimate, target)
+        figures = {"denoising": loss.item(), "voxel": voxel.item()}
+        return loss + config.reconstruction_weight * voxel, figures
 
     def validate() -> dict[str, list[float]]:
-        scores = []
+        scores, estimates = [], []
         for target, views in source.validation(usual_view_count(system.views)):
             noise = torch.randn(
                 (1, *latents.mean.shape[1:]), generator=generator_of(source.training.seed, 33)
             ).to(target.device)
             with source.autocast():
-                encoded = condition_of(system, networks, views.images, views.rays)
+                encoded = condition_of(
+                    system, networks, views.images, views.rays, with_estimate=reconstructs
+                )
                 latent = sample_latents(system, networks, encoded, noise, nfe=VALIDATION_NFE)
                 volume = networks.autoencoder.decode(latent)
             scores.append(psnr_db(volume, target))
-        return {"val_psnr_db": scores}
+            if reconstructs:
+                estimates.append(psnr_db(encoded.estimate, target))
+        return {"val_psnr_db": scores} | ({"val_estimate_db": estimates} if reconstructs else {})
 
     stage = Stage(
         name="diffusion",
         config=config,
-        module=nn.ModuleDict(learned),
+        module=nn.ModuleDict(parts_to_learn(config, system, networks, alignment)),
         step_loss=step_loss,
         validate=validate,
         metadata=lambda: {"latent_scale": repr(networks.latent_scale)},
@@ -117,17 +131,21 @@ def train_diffusion(
 
 
 def parts_to_learn(
-    system: SystemConfig, networks: Networks, alignment: AlignmentStage | None
+    config: DiffusionStage,
+    system: SystemConfig,
+    networks: Networks,
+    alignment: AlignmentStage | None,
 ) -> dict[str, nn.Module]:
     """The denoiser, and what stage 2 has left untrained of what the denoiser is told.
 
-    Without stage 2 that is the whole view encoder. After it, it is the head of the detail, and
-    without contrast that of the condition, where no other loss reaches it.
+    Without stage 2 that is the whole view encoder, and with `learns_views` it is so after it.
+    Otherwise it is the head of the detail, and without contrast that of the condition, where no
+    other loss reaches it.
     """
     parts: dict[str, nn.Module] = {"denoiser": networks.denoiser}
     encoder = networks.view_encoder
-    if alignment is None:
-        return parts | {"view_encoder": encoder}
+    if alignment is None or config.learns_views:
+        return parts | {"view_encoder": encoder.requires_grad_(True)}
     if encoder.detail_head is not None:
         parts["detail_head"] = encoder.detail_head.requires_grad_(True)
     taught = alignment.contrasts or system.estimate_is_of_condition

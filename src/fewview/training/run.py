@@ -19,7 +19,7 @@ from fewview.training.autoencoder import train_autoencoder
 from fewview.training.batches import shares
 from fewview.training.checkpoint import part, read_checkpoint
 from fewview.training.config import AnyRun, RunConfig, load_run
-from fewview.training.diffusion import parts_to_learn, train_diffusion
+from fewview.training.diffusion import train_diffusion
 from fewview.training.examples import ScanCache
 from fewview.training.latents import cached_latents
 from fewview.training.loop import Report
@@ -224,9 +224,15 @@ def _run_stage(
     if name == "alignment" and training.alignment is not None:
         train_alignment(training.alignment, networks, latents, source, out, report=report)
         return
-    learned = parts_to_learn(config.system, networks, training.alignment)
     train_diffusion(
-        training.diffusion, config.system, networks, learned, latents, source, out, report=report
+        training.diffusion,
+        config.system,
+        networks,
+        training.alignment,
+        latents,
+        source,
+        out,
+        report=report,
     )
 
 

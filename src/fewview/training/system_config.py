@@ -217,6 +217,14 @@ class DiffusionStage(StageConfig):
     """Whether each cached copy keeps one set of views, whose condition is computed once and kept
     beside its latent; a step then runs the denoiser alone. False draws fresh views every step."""
 
+    learns_views: bool = False
+    """Whether the view encoder learns on with the denoiser (CLS-DM: no). Contrast is then no longer
+    part of its loss, and the CT estimate is by `reconstruction_weight`."""
+
+    reconstruction_weight: float = 0.0
+    """Weight of the error of the CT estimate, of stage 2's kind, where the view encoder learns on;
+    the denoiser's error counts once."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         super().__post_init__()
@@ -225,4 +233,8 @@ class DiffusionStage(StageConfig):
         if not 0.0 <= self.condition_dropout < 1.0:
             raise ValueError(
                 f"condition_dropout must be at least 0 and below 1, got {self.condition_dropout}"
+            )
+        if not self.reconstruction_weight >= 0.0:
+            raise ValueError(
+                f"reconstruction_weight must be 0 or more, got {self.reconstruction_weight}"
             )
