@@ -37,7 +37,7 @@ from fewview.system import build_networks
 from fewview.training.alignment import train_alignment
 from fewview.training.autoencoder import train_autoencoder
 from fewview.training.config import AnyRun, load_run
-from fewview.training.diffusion import parts_to_learn, train_diffusion
+from fewview.training.diffusion import train_diffusion
 from fewview.training.examples import BodyCache, ScanCache
 from fewview.training.latents import Latents
 from fewview.training.loop import Stage
@@ -183,10 +183,10 @@ def run_stage(options: argparse.Namespace, config: AnyRun, clock: Clock, out: Pa
         train_alignment(stage, networks, latents, source, out, report=nothing)
         return
     networks.autoencoder.eval().requires_grad_(False)
-    if config.training.alignment is not None:
+    before = config.training.alignment
+    if before is not None:
         networks.view_encoder.eval().requires_grad_(False)
-    learned = parts_to_learn(config.system, networks, config.training.alignment)
-    train_diffusion(stage, config.system, networks, learned, latents, source, out, report=nothing)
+    train_diffusion(stage, config.system, networks, before, latents, source, out, report=nothing)
 
 
 def nothing(stage: str, step: int, num_steps: int, shown: str) -> None:
