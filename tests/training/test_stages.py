@@ -106,6 +106,20 @@ def test_a_view_encoder_that_learns_on_keeps_its_estimate_by_its_own_error(
     assert last["loss"] == pytest.approx(last["denoising"] + last["voxel"], rel=1e-4)
 
 
+def test_an_estimate_is_not_moved_to_make_the_residual_easier(tiny_config, tiny_store, tmp_path):
+    # With next to no weight of its own, only the target and the condition could move it.
+    learning_on(
+        tiny_config, "learns_views = true\nreconstruction_weight = 1e-30\nweight_decay = 0.0\n"
+    )
+    text = tiny_config.read_text()
+    told = 'name = "tiny"\ndiffusion_target = "residual"\ncondition = "views"\n'
+    tiny_config.write_text(text.replace('name = "tiny"\n', told))
+    train(tiny_config, tiny_store, tmp_path / "run")
+    moved = moved_parts(tmp_path / "run")
+    assert "condition_head" in moved
+    assert "estimate_head" not in moved
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
