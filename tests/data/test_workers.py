@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,38 @@ def test_a_process_that_dies_costs_its_own_task_only():
         (die, None),
         (die, None),
     ]
+
+
+def answer_or_die(task: str) -> str:
+    """Numbers come back; at the name of a file the process waits for it, answers and is gone."""
+    if task.isdigit():
+        return task
+    may_die = Path(task)
+    deadline = time.monotonic() + 60.0
+    while not may_die.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    send = Connection.send
+
+    def send_and_die(connection: Connection, answer: object) -> None:
+        send(connection, answer)
+        os._exit(3)
+
+    Connection.send = send_and_die
+    return "answered"
+
+
+def test_a_process_that_dies_after_its_answer_costs_nothing(tmp_path):
+    may_die = tmp_path / "may die"
+    work = ["0", "1", "2", "3"]
+    work.insert(1, str(may_die))
+    found = run_tasks(answer_or_die, work, workers=2)
+    results = [next(found)[1]]
+    may_die.touch()
+    deadline = time.monotonic() + 60.0
+    while len(multiprocessing.active_children()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    results += [result for _, result in found]
+    assert sorted(map(str, results)) == ["0", "1", "2", "3", "answered"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -62,23 +62,18 @@ def _run_in_processes(
         while crew:
             ready = set(wait([worker.connection for worker in crew]))
             for worker in [worker for worker in crew if worker.connection in ready]:
-                task, result = worker.task, None
-                try:
+                task, result, error = worker.task, None, None
+                with contextlib.suppress(EOFError, ConnectionResetError):  # dead: no result
                     result, error = worker.connection.recv()
-                    if error is not None:
-                        raise error
-                except (EOFError, ConnectionResetError):
+                if error is not None:
+                    raise error
+                if waiting and _takes(worker, waiting[0]):
+                    waiting.popleft()
+                else:
                     _end(worker)
                     crew.remove(worker)
                     if waiting:
                         crew.append(_start(work, waiting.popleft()))
-                else:
-                    if waiting:
-                        worker.task = waiting.popleft()
-                        worker.connection.send(worker.task)
-                    else:
-                        _end(worker)
-                        crew.remove(worker)
                 yield task, result
     finally:
         for worker in crew:
@@ -93,8 +88,19 @@ def _start(work: Callable[[TaskT], ResultT], task: TaskT) -> _Worker[TaskT]:
     with _ctrl_c_ignored():
         process.start()
     theirs.close()
-    ours.send(task)
-    return _Worker(process, ours, task)
+    worker = _Worker(process, ours, task)
+    _takes(worker, task)  # if it is dead already, its end is found where its result is awaited
+    return worker
+
+
+def _takes(worker: _Worker[TaskT], task: TaskT) -> bool:
+    """Hand a task to a worker; False if it has died, which may be after its last result."""
+    try:
+        worker.connection.send(task)
+    except ConnectionError:
+        return False
+    worker.task = task
+    return True
 
 
 @contextlib.contextmanager
