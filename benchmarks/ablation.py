@@ -18,6 +18,9 @@ DEFAULT = "both"
 LOSSES = ("both", "contrast", "reconstruction", "ldm")
 """The four-row ablation, with the default first: all take over its stage 1 of seed 0."""
 
+LEARNS_ON = "joint"
+"""Half of stage 2, then all learns on together; on the default's stage 1 too."""
+
 EVIDENCE = "fewview"
 """The system of evidence.py has the default's stages 1 and 2."""
 
@@ -25,7 +28,7 @@ COMPRESSION = ("ratio16", "ratio32", "ratio128")
 SIZES = ("published", "small")
 """Networks of CLS-DM's published sizes, and those of configs/clsdm.toml."""
 
-ALIGNED = ("both", "contrast", *COMPRESSION, *SIZES)
+ALIGNED = ("both", "contrast", LEARNS_ON, *COMPRESSION, *SIZES)
 """What has learned a projector."""
 
 
@@ -44,11 +47,11 @@ def main() -> None:
     out: Path = options.out
     prepare(out, options.phantoms, options.ct_data, options.workers)
     rows = [(name, seed) for seed in options.seeds for name in LOSSES]
-    rows += [(name, 0) for name in (*COMPRESSION, *SIZES) if 0 in options.seeds]
+    rows += [(name, 0) for name in (LEARNS_ON, *COMPRESSION, *SIZES) if 0 in options.seeds]
     for name, seed in rows:
         if options.only and name not in options.only:
             continue
-        shared = DEFAULT if name in LOSSES else None
+        shared = DEFAULT if name in (*LOSSES, LEARNS_ON) else None
         source = CONFIGS / f"{name}.toml"
         evidence = EVIDENCE if name == DEFAULT else None
         run = train(source, seed, options, stage_one_of=shared, stage_two_of=evidence)
