@@ -25,10 +25,13 @@ EVIDENCE = "fewview"
 """The system of evidence.py has the default's stages 1 and 2."""
 
 COMPRESSION = ("ratio16", "ratio32", "ratio128")
-SIZES = ("published", "small")
-"""Networks of CLS-DM's published sizes, and those of configs/clsdm.toml."""
+PUBLISHED = "published"
+"""Networks of CLS-DM's published sizes."""
 
-ALIGNED = ("both", "contrast", LEARNS_ON, *COMPRESSION, *SIZES)
+SMALL = ("small", "small-ldm")
+"""Networks of the sizes of configs/clsdm.toml, aligned and vanilla, all on one stage 1 too."""
+
+ALIGNED = ("both", "contrast", LEARNS_ON, *COMPRESSION, PUBLISHED, "small")
 """What has learned a projector."""
 
 
@@ -46,12 +49,12 @@ def main() -> None:
     options = options_of(__doc__, "experiment-ablation")
     out: Path = options.out
     prepare(out, options.phantoms, options.ct_data, options.workers)
-    rows = [(name, seed) for seed in options.seeds for name in LOSSES]
-    rows += [(name, 0) for name in (LEARNS_ON, *COMPRESSION, *SIZES) if 0 in options.seeds]
+    rows = [(name, seed) for seed in options.seeds for name in (*LOSSES, *SMALL)]
+    rows += [(name, 0) for name in (LEARNS_ON, *COMPRESSION, PUBLISHED) if 0 in options.seeds]
     for name, seed in rows:
         if options.only and name not in options.only:
             continue
-        shared = DEFAULT if name in (*LOSSES, LEARNS_ON) else None
+        shared = DEFAULT if name in (*LOSSES, LEARNS_ON) else SMALL[0] if name in SMALL else None
         source = CONFIGS / f"{name}.toml"
         evidence = EVIDENCE if name == DEFAULT else None
         run = train(source, seed, options, stage_one_of=shared, stage_two_of=evidence)
