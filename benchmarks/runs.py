@@ -99,6 +99,7 @@ def train(
     start: str | None = None,
     stage_one_of: str | None = None,
     stage_two_of: str | None = None,
+    stage: str | None = None,
 ) -> Path:
     """Train one config with one seed, unless its model is there; returns the run's folder.
 
@@ -112,6 +113,7 @@ def train(
             of the same seed, if that has them.
         stage_two_of: The config whose finished stages 1 and 2 of the same seed this run takes over,
             if they are there.
+        stage: Only this stage, which leaves no model.
     """
     out: Path = options.out
     run = out / "runs" / f"{source.stem}-{seed}"
@@ -128,6 +130,8 @@ def train(
         words.append("--resume")
     if start is not None:
         words += ["--start", out / "runs" / f"{start}-0" / "model"]
+    if stage is not None:
+        words += ["--stage", stage]
     fewview(*words)
     return run
 

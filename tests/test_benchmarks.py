@@ -63,12 +63,14 @@ def test_the_evidence_and_the_ablations_share_stage_two(runs):
     assert runs.stage_two_of_config(evidence) == runs.stage_two_of_config(ablation)
 
 
-def test_cross_attention_differs_in_stage_three_alone(runs):
+def test_rows_that_take_over_stage_two_differ_in_stage_three_alone(runs):
     folder = ROOT / "configs" / "xctdiff-ablation"
-    shared, other, copies = (
-        load_run(folder / f"{name}.toml") for name in ("shared", "cross-attention", "copies")
+    shared, *others, copies = (
+        load_run(folder / f"{name}.toml")
+        for name in ("shared", "cross-attention", "epsilon", "copies")
     )
-    assert runs.stage_two_of_config(shared) == runs.stage_two_of_config(other)
+    for other in others:
+        assert runs.stage_two_of_config(shared) == runs.stage_two_of_config(other)
     assert runs.stage_two_of_config(shared) != runs.stage_two_of_config(copies)
 
 
@@ -78,6 +80,17 @@ def test_the_rows_of_xctdiff_share_stage_one(runs, name):
     shared, other = (load_run(folder / f"{one}.toml") for one in ("shared", name))
     assert runs.stage_one_of_config(shared) == runs.stage_one_of_config(other)
     assert shared.training == other.training
+
+
+@pytest.mark.parametrize(
+    ("name", "revive_every"), [("codes-8192", 20), ("codes-8192-unrevived", 0)]
+)
+def test_the_rows_of_8192_codes_differ_in_the_codebook_alone(name, revive_every):
+    folder = ROOT / "configs" / "xctdiff-ablation"
+    shared, other = (load_run(folder / f"{one}.toml") for one in ("shared", name))
+    assert other.system.autoencoder == replace(shared.system.autoencoder, num_codes=8192)
+    stage = replace(shared.training.autoencoder, revive_every=revive_every)
+    assert replace(shared.training, autoencoder=stage) == other.training
 
 
 def test_a_run_with_the_stage_one_of_another_equals_one_that_trained_its_own(
