@@ -113,6 +113,17 @@ def test_a_kind_without_a_share_is_left_out_on_purpose(share, count, source, cap
     assert len(caplog.records) == count
 
 
+def test_a_case_that_is_copied_twice_counts_once(source, caplog):
+    first, other = source.store.of_split("train")
+    cases = (replace(first, id="case_0000"), other, replace(other, id="third"))
+    store = replace(source.store, cases=cases)
+    rare = with_examples(replace(source, store=store), 2, phantom_share=0.999)
+    keys = rare.keys()
+    assert {key.case for key in keys} == {"case_0000"}
+    rare.warn_of_unused()
+    assert "3 cases to train on: 2 of them" in caplog.text
+
+
 def test_a_run_warns_of_them_once(tiny_config, held_out_store, tmp_path, caplog):
     text = tiny_config.read_text().replace("num_examples = 4", "num_examples = 1")
     tiny_config.write_text(text.replace("batch_size = 2", "batch_size = 1"))
