@@ -24,6 +24,7 @@ class TrainingConfig(ExamplesConfig):
 
     def __post_init__(self) -> None:
         """Refuse batches of more copies than there are."""
+        super().__post_init__()
         for stage in (self.autoencoder, self.alignment, self.diffusion):
             check_copies(self, stage)
 

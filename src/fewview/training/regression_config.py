@@ -46,6 +46,7 @@ class RegressionTraining(ExamplesConfig):
 
     def __post_init__(self) -> None:
         """Refuse batches of more copies than there are."""
+        super().__post_init__()
         check_copies(self, self.regression)
 
 

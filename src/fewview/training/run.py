@@ -27,7 +27,7 @@ from fewview.training.processes import Processes, join
 from fewview.training.regression import train_regression
 from fewview.training.regression_config import RegressionRun
 from fewview.training.source import TrainingSource
-from fewview.training.start import AnyNetworks, fingerprint, start_from
+from fewview.training.start import AnyNetworks, fingerprint, keep_share, start_from
 from fewview.training.style import frontal_pictures, style_card, train_style
 from fewview.training.style_config import StyleRun
 from fewview.transfer.style import StyleNetworks, build_style
@@ -77,6 +77,9 @@ def train(  # noqa: PLR0913 - one for each flag of the command
     if not opened.of_split("train"):
         raise ValueError(f"{store} has no case in the train split; see `prepare --split`")
     begun = None if start is None else load_model(start)
+    share = config.training.start_share
+    if share and begun is None:
+        raise ValueError(f"{config_path}: start_share = {share:g} needs --start MODEL")
     processes = join(device)
     resume = processes.was_restarted() or resume
     for name in stages:
@@ -95,6 +98,8 @@ def train(  # noqa: PLR0913 - one for each flag of the command
     if stage in (None, stages[-1]) and processes.first:
         if isinstance(config, RunConfig) and isinstance(networks, Networks):
             networks.guidable = config.training.diffusion.condition_dropout > 0.0
+        if begun is not None:
+            keep_share(networks, begun.networks, share)
         shown = config.training.augmentation.display_share
         card = _card(config, out)
         save_bundle(out / "model", config.system, networks, card, display_share=shown, force=True)

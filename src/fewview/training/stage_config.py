@@ -165,7 +165,16 @@ class ExamplesConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Autocast type on model grids of 32 and more; weights and optimizer stay in float32."""
 
+    start_share: float = 0.0
+    """Share of the weights of `--start` in the final ones, the rest is what was trained: what a run
+    learned anew then costs less of what the model knew (WiSE-FT, arXiv 2109.01903, equation 1)."""
+
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a share that leaves nothing of the training."""
+        if not 0.0 <= self.start_share < 1.0:
+            raise ValueError(f"start_share must be 0 or more and below 1, got {self.start_share}")
 
 
 def check_copies(examples: ExamplesConfig, stage: StageConfig | None) -> None:

@@ -64,6 +64,7 @@ class StyleTraining(ExamplesConfig):
 
     def __post_init__(self) -> None:
         """Refuse batches of more copies than there are."""
+        super().__post_init__()
         check_copies(self, self.style)
 
 
