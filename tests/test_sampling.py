@@ -133,6 +133,15 @@ def test_a_system_that_needs_an_estimate_it_does_not_make_is_refused(system, cha
         replace(system, **{"sampler": replace(system.sampler, num_samples=0), **changes})
 
 
+def test_displays_cannot_be_calibrated_without_an_estimate(system):
+    changes = {"estimate": False, "diffusion_target": "latent", "condition": "views"}
+    told = replace(system.view_encoder, detail_channels=0)
+    sampler = replace(system.sampler, num_samples=1)
+    made = replace(system, view_encoder=told, sampler=sampler, **changes)
+    with pytest.raises(ValueError, match="calibrate_displays"):
+        replace(made, calibrate_displays=True)
+
+
 @torch.no_grad()
 def test_guidance_goes_beyond_the_condition_and_costs_two_calls_per_step(system):
     sampler = replace(system.sampler, guidance=3.0, nfe=8)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewview.bundle import DEFAULT_MODEL, Bundle, RegressorBundle, load_model, load_style
+from fewview.calibration import GrayCurve, calibrate
 from fewview.data.volume import Volume, cubic_grid
 from fewview.inputs import network_images, ray_grid
 from fewview.models.lifting import RayGrid
@@ -47,6 +48,10 @@ class Reconstruction:
     novelties: tuple[Novelty | None, ...] = ()
     """Per view, how far it lies from what models were trained on; None for line integrals."""
 
+    curves: tuple[GrayCurve | None, ...] = ()
+    """Per view, what its gray was taken to mean; None for line integrals and where displays were
+    left to the networks."""
+
 
 def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     views: Views,
@@ -59,6 +64,7 @@ def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     seed: int = 0,
     device: str = "cpu",
     consistency: bool = True,
+    calibration: bool = True,
 ) -> Reconstruction:
     """Reconstruct a CT volume from X-ray views.
 
@@ -73,6 +79,7 @@ def reconstruct(  # noqa: PLR0913 - each is one choice of a user
         seed: Seed of the samples.
         device: Where to compute.
         consistency: Whether to correct the result by the measured line integrals.
+        calibration: Whether models made for it see displays a second time, as line integrals.
 
     Returns:
         Volumes in HU on the model grid, centered on the views' isocenter.
@@ -83,8 +90,9 @@ def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     bundle = load_model(model, device=device) if isinstance(model, str | Path) else model
     config = bundle.config
     warn_outside(views, config, displays=bundle.display_share != 0.0)
-    found = novelties(views)
+    found = tuple(novelties(views))
     warn_novel(found)
+    curves: tuple[GrayCurve | None, ...] = (None,) * len(found)
     if style is not None:
         known = load_style(style, device=device) if isinstance(style, str | Path) else style
         views = in_drr_style(bin_views(views, known.config), known)
@@ -97,16 +105,25 @@ def reconstruct(  # noqa: PLR0913 - each is one choice of a user
     else:
         bundle = _guided(bundle, guidance)
         nfe, count = _counts(nfe, samples, bundle.config)
-        encoded = encode_views(bundle, views, for_head=nfe == 0)
+        told = views
+        if calibration and bundle.config.calibrate_displays and not all(views.calibrated):
+            told, curves = _calibrated(bundle, views)
+        encoded = encode_views(bundle, told, for_head=nfe == 0)
         decoded = _decoded(bundle, encoded, nfe=nfe, count=count, seed=seed)
     volumes = [_on_patient(hu, views, config) for hu in decoded]
     steps = config.consistency_steps if consistency and any(views.calibrated) else 0
     if steps:
         volumes = [make_consistent(volume, views, num_steps=steps) for volume in volumes]
     if len(volumes) == 1:
-        return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe, tuple(found))
+        return Reconstruction(volumes[0], volumes[0] if nfe else None, None, nfe, found, curves)
     mean, std = posterior_mean_std(volumes)
-    return Reconstruction(mean, volumes[0], std, nfe, tuple(found))
+    return Reconstruction(mean, volumes[0], std, nfe, found, curves)
+
+
+def _calibrated(bundle: Bundle, views: Views) -> tuple[Views, tuple[GrayCurve | None, ...]]:
+    """Displays as line integrals, by what the deterministic head makes of them."""
+    hu = _decoded(bundle, encode_views(bundle, views, for_head=True), nfe=0, count=1, seed=0)[0]
+    return calibrate(bin_views(views, bundle.config), _on_patient(hu, views, bundle.config))
 
 
 def _guided(bundle: Bundle, guidance: float | None) -> Bundle:

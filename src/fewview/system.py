@@ -71,6 +71,10 @@ class SystemConfig:
     consistency_steps: int = 0
     """Projection consistency steps after decoding, 0 for none."""
 
+    calibrate_displays: bool = False
+    """Whether pictures for the eye are taken for line integrals in a second pass, by what the CT
+    estimate of the first one projects to (`calibration`); needs training on both kinds."""
+
     def __post_init__(self) -> None:
         """Refuse parts that do not fit, or need an estimate that the system does not make."""
         self._check_sizes()
@@ -81,6 +85,8 @@ class SystemConfig:
                 "without an estimate, diffusion_target must be 'latent', condition 'views' and "
                 "view_encoder.detail_channels 0"
             )
+        if not self.estimate and self.calibrate_displays:
+            raise ValueError("without an estimate, calibrate_displays must be false")
         if not self.estimate and not self.sampler.num_samples:
             raise ValueError("without an estimate, sampler.num_samples must be positive")
 

@@ -82,6 +82,10 @@ def reconstruct(
     consistency: Annotated[
         bool, typer.Option("--consistency/--no-consistency", help="Make it agree with the views.")
     ] = True,
+    calibration: Annotated[
+        bool,
+        typer.Option("--calibration/--no-calibration", help="Find out what displayed gray means."),
+    ] = True,
     angles_deg: Angles = None,
     geometry: Geometry = None,
     strict: Annotated[
@@ -116,6 +120,7 @@ def reconstruct(
         seed=seed,
         device=device,
         consistency=consistency,
+        calibration=calibration,
     )
     if uncertainty is not None and result.std is not None:
         write_volume(result.std, uncertainty)
@@ -130,6 +135,7 @@ def reconstruct(
         "samples": samples,
         "guidance": guidance,
         "consistency": consistency,
+        "gray_curves": result.curves,
         "geometries": views.geometries,
         "geometry_source": views.geometry_source,
     }
