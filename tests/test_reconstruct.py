@@ -9,7 +9,7 @@ import torch
 
 from fewview.bundle import load_bundle, save_bundle
 from fewview.data.volume import Volume
-from fewview.outside import warn_outside
+from fewview.outside import warn_depth, warn_outside
 from fewview.reconstruct import bin_views, pitch_at_isocenter, reconstruct
 from fewview.xray.acquisition import as_detected
 from fewview.xray.geometry import preset, project_points
@@ -129,6 +129,22 @@ def test_angles_that_a_model_of_standard_sets_never_saw_are_named(bundle, angles
     with caplog.at_level(logging.WARNING, logger="fewview"):
         warn_outside(ball_views(*angles), replace(bundle.config, views=anywhere))
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("angles", "said"),
+    [
+        ((0.0,), "one view along about 0 degrees"),
+        ((90.0, -92.0), "2 views along about 90 degrees"),
+        ((-10.0, 175.0), "2 views along about -10 degrees"),
+        ((0.0, 90.0), None),
+        ((0.0, 180.0, 30.0), None),
+    ],
+)
+def test_views_along_one_direction_leave_depth_to_the_model(angles, said, caplog):
+    with caplog.at_level(logging.WARNING, logger="fewview"):
+        warn_depth(ball_views(*angles))
+    assert (said in caplog.text) if said else not caplog.text
 
 
 def test_pictures_for_the_eye_are_named_to_a_model_that_never_saw_one(tiny_run, tmp_path, caplog):

@@ -36,6 +36,7 @@ def test_one_view_goes_all_the_way(ct_file, tiny_run, tmp_path, command):
     ):  # fmt: skip
         result = command(*words)
         assert result.exit_code == 0, f"{result.stderr}{result.exception!r}"
+        assert ("one view along about 0 degrees" in result.stderr) == (words[0] == "reconstruct")
     assert (views / "view_00.tiff").is_file()
     assert not (views / "view_01.tiff").exists()
     assert read_volume(made).hu.shape == (16, 16, 16)

@@ -12,6 +12,9 @@ from fewview.xray.views import Views
 
 log = logging.getLogger("fewview")
 
+CROSSING_DEG = 20.0
+"""Views whose directions all lie within this, forth or back, hardly tell depth along them."""
+
 
 def _unknown_angles(views: Views, known: ViewRange) -> list[str]:
     """Why the angles are none of training, if they are not: the standard set alone was seen."""
@@ -43,6 +46,19 @@ def warn_novel(found: Sequence[Novelty | None]) -> None:
             "far from the radiographs that %s was trained on, do not trust it: %s",
             DEFAULT_MODEL,
             ", ".join(far),
+        )
+
+
+def warn_depth(views: Views) -> None:
+    """Say once where all views look along one direction, so that depth along it is a guess."""
+    first, *others = (geometry.primary_angle_deg for geometry in views.geometries)
+    turns = [abs((angle - first + 90.0) % 180.0 - 90.0) for angle in others]
+    if max(turns, default=0.0) < CROSSING_DEG:
+        log.warning(
+            "%s along about %g degrees: what lies in front and what behind, and where the body "
+            "stands along the rays, is the model's guess; a view across would tell",
+            f"{len(views.geometries)} views" if others else "one view",
+            first,
         )
 
 

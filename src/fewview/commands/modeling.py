@@ -107,9 +107,11 @@ def reconstruct(
     )
 
     from fewview.data.images import write_volume
+    from fewview.outside import warn_depth
     from fewview.reconstruct import reconstruct as reconstruct_views
     from fewview.records import write_record
 
+    warn_depth(views)
     result = reconstruct_views(
         views,
         model=model,
