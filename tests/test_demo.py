@@ -54,6 +54,7 @@ def test_a_folder_of_its_own_is_replaced_and_any_other_is_not(ran, tmp_path, com
     assert "--force" in complaint(command("demo", "--out", tmp_path / "mine"))
     assert (tmp_path / "mine" / "notes.txt").exists()
     one = command("demo", "--out", ran[0], "--views", 1)
+    assert "one view along about 0 degrees" in one.stderr
     assert one.exit_code == 0
     assert "reconstructing from 1 X-ray\n" in one.stdout
     assert not (ran[0] / "views" / "view_01.tiff").exists()

@@ -23,6 +23,7 @@ from fewview.evaluation.compare import compare
 from fewview.evaluation.metrics import reprojection_error
 from fewview.evaluation.montage import write_montage
 from fewview.evaluation.report import write_report
+from fewview.outside import warn_depth
 from fewview.reconstruct import reconstruct
 from fewview.records import RECORD, is_record_of, write_record
 from fewview.xray.geometry import preset, spread_angles
@@ -74,6 +75,7 @@ def run_demo(
         views = drr(truth, [preset("chest", angle_deg=a) for a in spread_angles(num_views)])
         bundle = load_bundle(DEFAULT_MODEL)
         say(f"reconstructing from {_xrays(num_views)}")
+        warn_depth(views)
         results = run_methods(truth, views, bundle)
         write_volume(truth, folder / "truth.nii.gz")
         write_volume(results[0].volume, folder / "ct.nii.gz")
