@@ -14,8 +14,10 @@ from fewview.data.phantom import phantom
 from fewview.reconstruct import reconstruct
 from fewview.training import train
 from fewview.training.config import load_run
+from fewview.training.examples import Body
 from fewview.training.style import (
     augmented,
+    drr_pictures,
     frontal_pictures,
     least_squares,
     redisplayed,
@@ -205,6 +207,17 @@ def test_frontal_pictures_are_hung_alike(radiographs):
     pictures = frontal_pictures(radiographs, run.system.views)
     assert pictures.shape == (2, 1, 128, 128)
     assert 0.0 <= pictures.min() <= pictures.max() <= 1.0
+
+
+def test_a_body_goes_on_where_its_scan_ends():
+    bone = torch.full((4, 40, 40), -1000.0)
+    bone[:, 10:30, 10:30] = 300.0
+    matrix = torch.diag(torch.tensor([8.0, 8.0, 10.0, 1.0], dtype=torch.float64))
+    matrix[:3, 3] = torch.tensor([-156.0, -156.0, -15.0])
+    body = Body(bone, matrix, torch.zeros(3))
+    picture = drr_pictures(body, [preset("chest", size=64)])[0, 0]
+    torch.testing.assert_close(picture, picture[32].expand(64, -1), atol=0.02, rtol=0.0)
+    assert picture[0].max() > 0.9
 
 
 def test_each_side_of_least_squares_learns_alone():

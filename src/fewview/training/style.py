@@ -6,6 +6,7 @@ The held-out display style (`xray/style.py`) has no part in it; the changes here
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ from fewview.xray.geometry import ViewGeometry, preset
 from fewview.xray.novelty import kind_of
 from fewview.xray.picture import read_picture
 from fewview.xray.radiograph import read_radiographs
+
+CONTINUED_MM = 200.0  # half of a detector at the isocenter; a scan reaches over its middle
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 
@@ -78,9 +81,23 @@ def augmented(
 
 
 def drr_pictures(body: Body, geometries: list[ViewGeometry]) -> Float[Tensor, "view 1 row col"]:
-    """Radiographs of a body, in [0, 1], in the style that models are trained on."""
-    images, _ = project_body(body, geometries)
+    """Radiographs of a body, in [0, 1], in the style that models are trained on.
+
+    A scan ends and a patient does not: where the scan's ends showed, a style model would learn to
+    blacken the edges of radiographs. So the body goes on as it ends.
+    """
+    images, _ = project_body(_continued(body), geometries)
     return display_style(images[0])[:, None]
+
+
+def _continued(body: Body) -> Body:
+    """The body with its first and last slice repeated, beyond the edge of any detector."""
+    step = body.voxel_to_patient[:3, 2]
+    count = math.ceil(CONTINUED_MM / float(torch.linalg.vector_norm(step)))
+    hu = functional.pad(body.hu[None, None], (0, 0, 0, 0, count, count), mode="replicate")[0, 0]
+    matrix = body.voxel_to_patient.clone()
+    matrix[:3, 3] -= count * step
+    return replace(body, hu=hu, voxel_to_patient=matrix)
 
 
 def redisplayed(
