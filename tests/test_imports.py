@@ -26,6 +26,7 @@ NEVER = {
     "baselines": {"evaluation", "training"},
     "reconstruct": {"evaluation", "training"},
     "refine": {"evaluation", "training"},
+    "calibration": {"evaluation", "training", "reconstruct"},
     "sampling": {"evaluation", "training"},
     "inputs": {"evaluation", "training"},
     "system": {"evaluation", "training"},

@@ -50,7 +50,8 @@ def fit_curve(gray: Gray, line_integrals: Gray) -> GrayCurve | None:
 
     def line(log_exponent: float) -> tuple[float, float, float]:
         bent = gray ** math.exp(log_exponent)
-        steep = float(np.mean((bent - bent.mean()) * line_integrals)) / max(bent.var(), 1e-12)
+        covariance = float(np.mean((bent - bent.mean()) * line_integrals))
+        steep = covariance / max(float(bent.var()), 1e-12)
         offset = float(line_integrals.mean() - steep * bent.mean())
         return offset, steep, float(np.mean((offset + steep * bent - line_integrals) ** 2))
 
